@@ -1,0 +1,458 @@
+"""Every setting of Pillarbox, one line of truth each: type, default, unit and meaning.
+
+A section is a class, a setting is a field made by `setting()`. From these lines come the checks of `config/load.py`,
+the annotated example (`config/describe.py`, `config/example.toml`) and `docs/settings.md`. Names end in their unit
+(`_octets`, `_seconds`, `_mib`, `_kib`). A setting is read once at start, unless it is marked reloadable.
+
+Values are frozen: whoever holds a `Config` may share it between tasks. `Config()` without arguments is the default
+configuration and reads neither files nor the environment; `config.load.load` does that.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from config.secret import Secret
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+HOSTS_FILE = Path("/etc/hosts")
+
+Role = Literal["smtp", "submission", "imap", "api", "index"]
+
+
+def setting(
+    default: Any,
+    doc: str,
+    *,
+    unit: str = "",
+    reloadable: bool = False,
+    shown_default: str = "",
+    example: object = None,
+    **constraints: Any,
+) -> Any:
+    """One setting: its default, what it means, its unit, and whether a running server takes up a change.
+
+    shown_default is said in words, and example given as a value, where the default is none or depends on the machine.
+    constraints are pydantic's (ge, le, …).
+    """
+    about: dict[str, Any] = {
+        "unit": unit,
+        "reloadable": reloadable,
+        "shown_default": shown_default,
+        "example": example,
+    }
+    if callable(default):
+        return Field(default_factory=default, description=doc, json_schema_extra=about, **constraints)
+    return Field(default=default, description=doc, json_schema_extra=about, **constraints)
+
+
+_SIZE = re.compile(r"\s*(\d+)\s*(KiB|MiB|GiB)?\s*", re.IGNORECASE)
+_FACTORS = {"": 1, "kib": KIB, "mib": MIB, "gib": GIB}
+
+
+def _octets(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    match = _SIZE.fullmatch(value)
+    if match is None:
+        raise ValueError('must be a number of octets, or a text such as "50 MiB"')
+    return int(match[1]) * _FACTORS[(match[2] or "").lower()]
+
+
+def _one_or_many(value: object) -> object:
+    """A list may be written as one text with commas, which is how it comes from the environment."""
+    if isinstance(value, str):
+        return [item.strip() for item in value.split(",") if item.strip()]
+    return value
+
+
+def _network(value: str) -> str:
+    try:
+        return str(ipaddress.ip_network(value))
+    except ValueError as error:
+        raise ValueError(f"is not a network such as 10.0.0.0/8: {error}") from None
+
+
+def _separator(value: str) -> str:
+    if value not in ("/", "."):
+        raise ValueError('must be "/" or "."')
+    return value
+
+
+# The messages of these three must not repeat the value.
+def _dsn(value: Secret) -> Secret:
+    if not value.reveal().startswith(("postgresql://", "postgres://")):
+        raise ValueError("must begin with postgresql://")
+    return value
+
+
+def _redis_url(value: Secret) -> Secret:
+    if value.reveal() != "off" and not value.reveal().startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError('must begin with redis://, rediss:// or unix://, or be "off"')
+    return value
+
+
+def _key(value: Secret) -> Secret:
+    if re.fullmatch(r"[0-9A-Fa-f]{64}", value.reveal()) is None:
+        raise ValueError("must be 64 hexadecimal digits")
+    return value
+
+
+def _user_path(value: Path | None) -> Path | None:
+    return value.expanduser() if value is not None else None
+
+
+Octets = Annotated[int, BeforeValidator(_octets)]
+Texts = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
+Roles = Annotated[tuple[Role, ...], BeforeValidator(_one_or_many)]
+Networks = Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], BeforeValidator(_one_or_many)]
+Dsn = Annotated[Secret, AfterValidator(_dsn)]
+RedisUrl = Annotated[Secret, AfterValidator(_redis_url)]
+Key = Annotated[Secret, AfterValidator(_key)]
+FilePath = Annotated[Path | None, AfterValidator(_user_path)]
+
+
+class Section(BaseModel):
+    """What all sections have in common: no unknown keys, no change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=False, hide_input_in_errors=True)
+
+
+def local_hostname() -> str:
+    """The name of this host, whole where /etc/hosts has it so.
+
+    Not socket.getfqdn, which may wait for a name server for half a minute.
+    """
+    name = socket.gethostname() or "localhost"
+    if "." in name:
+        return name
+    try:
+        lines = HOSTS_FILE.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return name
+    for line in lines:
+        names = line.partition("#")[0].split()[1:]
+        if name in names:
+            return next((known for known in names if known.startswith(name + ".")), name)
+    return name
+
+
+class ServerConfig(Section):
+    """Processes, listeners and who is trusted."""
+
+    host: Texts = setting(
+        ("127.0.0.1",), "Addresses to listen on; one, or a list. 0.0.0.0 and :: mean all.", min_length=1
+    )
+    port_offset: int | None = setting(
+        None,
+        "Added to every standard port (25, 587, 465, 143, 993, 80, 443).",
+        shown_default="0; 20000 where ports below 1024 may not be bound",
+        example=20000,
+        ge=0,
+        le=64000,
+    )
+    workers: int | None = setting(
+        None, "Worker processes.", shown_default="one for each core", example=4, unit="processes", ge=1, le=1024
+    )
+    roles: Roles = setting(
+        ("smtp", "submission", "imap", "api", "index"),
+        "What the workers of this node do: smtp (MX), submission, imap, api (HTTP), index (housekeeping).",
+        min_length=1,
+    )
+    hostname: str = setting(
+        local_hostname,
+        "Name of this server in greetings, Received: fields and the first certificate.",
+        shown_default="the name of this host",
+        example="mail.example.org",
+        min_length=1,
+        max_length=255,
+        pattern=r"^[A-Za-z0-9_.:\[\]-]+$",
+    )
+    insecure_loopback_auth: bool = setting(
+        False, "Allows clear-text login to clients on loopback. For trials and tests, never for a network."
+    )
+    trusted_networks: Networks = setting(
+        ("127.0.0.0/8", "::1/128"),
+        "Networks exempt from connection, rate and login limits; never exempt from authentication or relay rules.",
+        reloadable=True,
+    )
+    shutdown_seconds: float = setting(
+        10, "How long an orderly stop waits for sessions to come to an end.", unit="seconds", ge=0, le=3600
+    )
+    system_account: str = setting(
+        "pillarbox",
+        "System account that workers and embedded services run as when started by root; made where it is missing.",
+        pattern=r"^[a-z_][a-z0-9_-]{0,31}$",
+    )
+
+
+class StorageConfig(Section):
+    """Database, blobs, change feed and keys."""
+
+    postgres: Dsn | None = setting(
+        None,
+        "PostgreSQL (15 or newer) as postgresql://…",
+        shown_default="the embedded one in the data directory",
+        example="postgresql://pillarbox:password@db.example.org/pillarbox",
+    )
+    redis: RedisUrl | None = setting(
+        None,
+        'Redis or Valkey as redis://… or unix://…; "off" does without, changes then spread by PostgreSQL.',
+        shown_default="the embedded one in the data directory",
+        example="redis://cache.example.org:6379/0",
+    )
+    blobs: str | None = setting(
+        None,
+        "Where large message parts are kept: a directory, or s3://bucket/prefix?endpoint=…",
+        shown_default="blobs/ in the data directory",
+        example="s3://mail/blobs?endpoint=https://s3.example.org",
+    )
+    pool_size: int = setting(4, "Database connections of one worker, at most.", unit="connections", ge=2, le=100)
+    blob_threshold_octets: Octets = setting(
+        64 * KIB, "Message parts of this size or more are kept as blobs, once for all messages.", unit="octets", ge=1
+    )
+    install_key: Key | None = setting(
+        None,
+        "Key that names and seals blobs: 64 hexadecimal digits. The same on all nodes; never change it.",
+        shown_default="secrets/install.key in the data directory, made at first start",
+        example="file:/etc/pillarbox/install.key",
+    )
+    master_key: Key | None = setting(
+        None,
+        "Key that wraps the keys of the accounts: 64 hexadecimal digits. Without it the stored mail cannot be read.",
+        shown_default="secrets/master.key in the data directory, made at first start",
+        example="file:/etc/pillarbox/master.key",
+    )
+    seal_content: bool = setting(True, "Encrypts stored message contents at rest (AES-256-GCM).")
+    batch_messages: int = setting(
+        200, "Messages that one database transaction commits, at most.", unit="messages", ge=1, le=10000
+    )
+    group_commit: Literal["auto", "function", "statements"] = setting(
+        "auto",
+        "How a batch is written: by one call of a database function, by single statements, as a distributed database "
+        "needs it, or by what fits the database that is found.",
+    )
+    lock_timeout_seconds: float = setting(
+        10, "How long a write waits for an account that another write holds.", unit="seconds", gt=0, le=600
+    )
+    statement_timeout_seconds: float = setting(
+        60, "How long one database statement may take.", unit="seconds", gt=0, le=3600
+    )
+    undelete_days: int = setting(
+        30, "Days that expunged messages and deleted mailboxes can be restored.", unit="days", ge=0, le=3650
+    )
+    view_memory_mib: int = setting(
+        256, "Memory of one worker for the views of open mailboxes, at most.", unit="MiB", ge=1
+    )
+    sweep_interval_seconds: float = setting(
+        3600, "Time between two rounds of housekeeping (purge, unused blobs).", unit="seconds", ge=1
+    )
+
+
+class DefaultMailbox(Section):
+    """A mailbox that every new account gets."""
+
+    name: str = Field(min_length=1, description="Its name.")
+    use: str = Field(default="", pattern=r"^(\\[A-Za-z]+)?$", description=r"Its special use (RFC 6154), such as \Sent.")
+
+
+DEFAULT_MAILBOXES = (
+    DefaultMailbox(name="Drafts", use="\\Drafts"),
+    DefaultMailbox(name="Sent", use="\\Sent"),
+    DefaultMailbox(name="Junk", use="\\Junk"),
+    DefaultMailbox(name="Trash", use="\\Trash"),
+    DefaultMailbox(name="Archive", use="\\Archive"),
+)
+
+
+class MailConfig(Section):
+    """Mailboxes and messages, whichever way they come."""
+
+    separator: Annotated[Literal["/", "."], BeforeValidator(_separator)] = setting(
+        "/", 'Separates the levels of mailbox names towards clients: "/" or ".".'
+    )
+    default_mailboxes: tuple[DefaultMailbox, ...] = setting(
+        DEFAULT_MAILBOXES, "Mailboxes that a new account starts with, beside INBOX; they are subscribed."
+    )
+    max_message_octets: Octets = setting(
+        50 * MIB, "Largest message accepted by SMTP; announced as SIZE (RFC 1870).", unit="octets", ge=KIB, le=GIB
+    )
+    first_domain: str | None = setting(
+        None,
+        "Domain made at the first start of an empty data directory.",
+        shown_default="made from server.hostname",
+        example="example.org",
+    )
+    receive_memory_mib: int = setting(
+        512, "Memory of one worker for all messages being received; beyond it, 452.", unit="MiB", ge=1
+    )
+
+
+class SmtpConfig(Section):
+    """Bounds of SMTP receiving and submission."""
+
+    max_recipients: int = setting(1000, "Recipients of one message.", unit="recipients", ge=1, le=100000)
+    max_line_octets: Octets = setting(
+        64 * KIB, "Longest line inside a message; longer ones are refused.", unit="octets", ge=1000
+    )
+    max_header_octets: Octets = setting(MIB, "Largest header of a message.", unit="octets", ge=KIB)
+    max_header_fields: int = setting(2000, "Fields in the header of a message.", unit="fields", ge=1)
+    max_errors: int = setting(20, "Refused commands after which a connection is closed.", unit="errors", ge=1)
+    max_commands: int = setting(10000, "Commands of one connection; then 421.", unit="commands", ge=1)
+    max_connections_per_address: int = setting(
+        50, "Connections of one client address to one worker.", unit="connections", reloadable=True, ge=1
+    )
+    max_connections: int = setting(5000, "SMTP connections of one worker.", unit="connections", ge=1)
+    command_timeout_seconds: float = setting(
+        300, "Time to wait for the next command (RFC 5321 §4.5.3.2.7 asks for 5 minutes).", unit="seconds", gt=0
+    )
+    data_timeout_seconds: float = setting(600, "Time to wait for more of a message.", unit="seconds", gt=0)
+    login_timeout_seconds: float = setting(
+        180, "Time that a client of the submission ports has to log in.", unit="seconds", gt=0
+    )
+    max_hops: int = setting(50, "Received: fields from which on a message is taken to loop.", unit="fields", ge=1)
+    greeting: str = setting("ESMTP Pillarbox", "Text after the host name in the greeting.", pattern=r"^[ -~]*$")
+
+
+class ImapConfig(Section):
+    """Bounds of IMAP sessions."""
+
+    max_command_octets: Octets = setting(
+        64 * KIB, "Longest command, the octets of an APPEND left out.", unit="octets", ge=KIB
+    )
+    max_append_octets: Octets | None = setting(
+        None,
+        "Largest message that APPEND takes.",
+        unit="octets",
+        shown_default="mail.max_message_octets",
+        example=50 * MIB,
+        ge=KIB,
+        le=GIB,
+    )
+    login_timeout_seconds: float = setting(180, "Time that a client has to log in.", unit="seconds", gt=0)
+    idle_timeout_seconds: float = setting(
+        1860, "Time without a command after which a session ends (RFC 3501 §5.4: at least 1800).", unit="seconds", gt=0
+    )
+    max_connections_per_account: int = setting(
+        100, "Sessions of one account on one worker.", unit="connections", reloadable=True, ge=1
+    )
+    max_connections: int = setting(20000, "IMAP connections of one worker.", unit="connections", ge=1)
+    backlog_octets: Octets = setting(
+        256 * KIB, "Answers that may wait for a slow reader before its session pauses.", unit="octets", ge=4 * KIB
+    )
+    max_errors: int = setting(50, "Bad commands in a row after which a session ends.", unit="errors", ge=1)
+    fetch_batch_octets: Octets = setting(
+        MIB, "Message octets that one FETCH holds in memory at a time.", unit="octets", ge=4 * KIB
+    )
+
+
+class AuthConfig(Section):
+    """Passwords and logins."""
+
+    argon2_memory_kib: int = setting(19456, "Memory of one Argon2id computation.", unit="KiB", ge=8, le=GIB // KIB)
+    argon2_time: int = setting(2, "Passes of one Argon2id computation.", unit="passes", ge=1, le=100)
+    argon2_threads: int = setting(2, "Password checks that one worker computes at a time.", unit="threads", ge=1, le=64)
+    cache_seconds: float = setting(
+        60, "How long a checked password is remembered; 0 = not at all.", unit="seconds", ge=0, le=3600
+    )
+    max_failures_per_address: int = setting(
+        10, "Failed logins from one address within throttle_seconds; then it waits.", unit="failures", ge=1
+    )
+    max_failures_per_account: int = setting(
+        10, "Failed logins to one account within throttle_seconds; then it waits.", unit="failures", ge=1
+    )
+    throttle_seconds: float = setting(300, "Time over which failed logins are counted.", unit="seconds", gt=0)
+    min_password_length: int = setting(
+        8, "Shortest password that users may choose; shorter ones set by an administrator are reported.", ge=1, le=128
+    )
+
+
+class TlsConfig(Section):
+    """Certificates."""
+
+    certificate: FilePath = setting(
+        None,
+        "Certificate chain, a PEM file.",
+        reloadable=True,
+        shown_default="tls/server.crt in the data directory, self-signed at first start",
+        example="/etc/pillarbox/server.crt",
+    )
+    key: FilePath = setting(
+        None,
+        "Its private key, a PEM file.",
+        reloadable=True,
+        shown_default="tls/server.key in the data directory",
+        example="/etc/pillarbox/server.key",
+    )
+    minimum: Literal["1.2", "1.3"] = setting("1.2", "Oldest TLS version accepted.")
+
+    @model_validator(mode="after")
+    def _pair(self) -> TlsConfig:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key are set together or not at all")
+        return self
+
+
+class HttpConfig(Section):
+    """The HTTP listeners."""
+
+    metrics_token: Secret | None = setting(
+        None,
+        "Bearer token that opens /metrics to clients outside loopback.",
+        shown_default="loopback only",
+        example="file:/etc/pillarbox/metrics.token",
+    )
+
+
+class LogConfig(Section):
+    """The log, written to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = setting("info", "Least level that is written.")
+    format: Literal["auto", "console", "json"] = setting(
+        "auto", "console for people, json for machines; auto: console on a terminal, else json."
+    )
+
+
+class Config(BaseSettings):
+    """The whole configuration."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid", frozen=True, env_prefix="PILLARBOX_", env_nested_delimiter="__", hide_input_in_errors=True
+    )
+
+    server: ServerConfig = Field(default_factory=ServerConfig)
+    storage: StorageConfig = Field(default_factory=StorageConfig)
+    mail: MailConfig = Field(default_factory=MailConfig)
+    smtp: SmtpConfig = Field(default_factory=SmtpConfig)
+    imap: ImapConfig = Field(default_factory=ImapConfig)
+    auth: AuthConfig = Field(default_factory=AuthConfig)
+    tls: TlsConfig = Field(default_factory=TlsConfig)
+    http: HttpConfig = Field(default_factory=HttpConfig)
+    log: LogConfig = Field(default_factory=LogConfig)
+
+    @property
+    def max_append_octets(self) -> int:
+        """Largest message that APPEND takes: the IMAP setting, else that of all mail."""
+        return self.imap.max_append_octets or self.mail.max_message_octets
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what is passed in: `config.load` brings its own sources, which know file and key of every value."""
+        return (init_settings,)

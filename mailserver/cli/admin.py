@@ -1,0 +1,16 @@
+"""`pillarbox admin …`: what administrators do, on a running server or on a stopped one."""
+
+from __future__ import annotations
+
+import typer
+
+from mailserver.cli import admin_account, admin_alias, admin_domain
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Administer domains, accounts and aliases.",
+    epilog="Example: pillarbox admin account add alice@example.org",
+)
+app.add_typer(admin_domain.app, name="domain")
+app.add_typer(admin_account.app, name="account")
+app.add_typer(admin_alias.app, name="alias")

@@ -1,0 +1,51 @@
+"""The one door by which messages enter the store: MX, submission, APPEND and imports.
+
+    parse, summarise, take apart → compress, put blobs → rows in one commit → (the caller answers) → notice
+
+A message whose rows are committed is durable and visible in every mailbox named; one that was refused is in none. A
+crash leaves unreferenced blobs at worst, which the sweeper takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Literal
+from uuid import UUID
+
+from mailserver.delivery.take_apart import Split, split
+from mailserver.message import structure, summary
+from mailserver.message.summary import Summary
+from storage import Placed, Placement, Store, content
+
+IN_LOOP_OCTETS = 1024 * 1024
+"""Larger messages are parsed in a thread, so that other sessions are served meanwhile."""
+
+
+async def accept(
+    store: Store,
+    octets: bytes,
+    placements: Sequence[Placement],
+    *,
+    trace_id: UUID,
+    quota: Literal["refuse", "share"],
+    arrived: int,
+) -> list[Placed]:
+    """Stores one message in all the placements, or in none; returns once it is durable.
+
+    trace_id names this attempt, in the log and in the rows. arrived: epoch seconds. quota "refuse": OverQuota where an
+    account has no room; "share": only where none of them has. Raises what storage raises: NotFound, OverQuota,
+    LimitReached, Unavailable (surely not stored), OutcomeUnknown (say neither yes nor no).
+    """
+    threshold = store.config.blob_threshold_octets
+    if len(octets) > IN_LOOP_OCTETS:
+        parts, digest = await asyncio.to_thread(_take_apart, octets, threshold, arrived)
+    else:
+        parts, digest = _take_apart(octets, threshold, arrived)
+    message = await content.prepare(store, parts, digest, len(octets))
+    return await store.committer.deliver(message, placements, trace_id=trace_id, quota=quota)
+
+
+def _take_apart(octets: bytes, threshold: int, arrived: int) -> tuple[Split, Summary]:
+    tree = structure.parse(octets)
+    return split(octets, tree, threshold), summary.summarize(octets, tree, arrived=arrived)

@@ -1,0 +1,180 @@
+"""BODY[section]<partial> of a message (RFC 3501 §6.4.5): where it lies, and its octets.
+
+Offsets here are those of the message as the client sees it, with the prefix that we put in front. Small messages, and
+those that are asked for whole, are read whole; of a large one only the range that a section needs, so that its text is
+shown without reading its attachments.
+
+Clients fetch a large part piece by piece. The part is then kept for a moment, within a bound for the worker, so that it
+is not put together anew for each piece.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from mailserver.message import headers, structure, summary
+from mailserver.protocols.imap import responses
+from mailserver.protocols.imap.commands import Attribute, BodySection, FetchItem
+from storage import MessageRow, reader
+
+if TYPE_CHECKING:
+    from storage import AccountId, Store
+
+RANGES_FROM = 128 * 1024
+"""Messages of this size or more are not read whole for a part of them."""
+KEPT_OCTETS = 64 << 20
+KEPT_SECONDS = 30.0
+_IN_THREAD = 1 << 20
+
+Key = tuple[int, int, int, int]
+
+
+class Sections:
+    """What is asked of one message, by items."""
+
+    def __init__(self, row: MessageRow) -> None:
+        self.row = row
+        self._tree: structure.Part | None = None
+
+    @property
+    def size(self) -> int:
+        return len(self.row.header_prefix) + self.row.size
+
+    def place(self, item: BodySection) -> tuple[int, int] | None:
+        """Where a section lies, its partial left aside; None where the message has no such part."""
+        prefix = len(self.row.header_prefix)
+        kind = "HEADER" if item.kind.startswith("HEADER") else item.kind
+        if item.part:
+            if self._tree is None:
+                self._tree = structure.unpack(self.row.parts, self.row.size, self.row.header_octets)
+            found = structure.locate(self._tree, item.part, kind)
+            return None if found is None else (prefix + found[0], prefix + found[1])
+        header_end = prefix + self.row.header_octets
+        if kind == "TEXT":
+            return header_end, self.size
+        return 0, header_end if kind == "HEADER" else self.size
+
+
+def section_value(octets: bytes, item: BodySection) -> bytes:
+    """What a section's octets are after selecting header fields and cutting to the partial; beyond the end: nothing."""
+    if item.kind.startswith("HEADER."):
+        octets = headers.select(octets, item.fields, item.kind == "HEADER.FIELDS.NOT")
+    if item.partial is None:
+        return octets
+    first, count = item.partial
+    return octets[first : first + count]
+
+
+def answer(item: FetchItem, value: bytes | None) -> Iterator[bytes]:
+    """Label and value of a section, in pieces."""
+    assert isinstance(item, BodySection)
+    yield item.label + b" "
+    if value is None:
+        yield b"NIL"
+    else:
+        yield responses.literal_head(len(value), binary=b"\0" in value)
+        yield value
+
+
+def takes_ranges(row: MessageRow, items: Iterable[FetchItem]) -> bool:
+    """Is it better to read only parts of the message?"""
+    return row.size >= RANGES_FROM and all(
+        isinstance(item, BodySection) and (item.part or item.kind or item.partial) for item in items
+    )
+
+
+async def from_whole(row: MessageRow, pieces: list[bytes], items: Iterable[FetchItem]) -> list[list[bytes]]:
+    """The answers to the items, each in pieces, from all of the message's octets."""
+    sections = Sections(row)
+    found = []
+    for item in items:
+        if item is Attribute.BODY:
+            found.append([b"BODY " + await _body(row, pieces)])
+            continue
+        assert isinstance(item, BodySection)
+        if not item.part and not item.kind and item.partial is None:
+            binary = any(b"\0" in piece for piece in pieces)
+            found.append([item.label + b" " + responses.literal_head(sum(map(len, pieces)), binary=binary), *pieces])
+            continue
+        if len(pieces) > 1:
+            pieces[:] = [b"".join(pieces)]
+        place = sections.place(item)
+        value = None if place is None else section_value(pieces[0][slice(*place)], item)
+        found.append(list(answer(item, value)))
+    return found
+
+
+async def _body(row: MessageRow, pieces: list[bytes]) -> bytes:
+    """BODYSTRUCTURE without extension data (RFC 3501 §7.4.2) is not kept: made from the octets."""
+    octets = b"".join(pieces)[len(row.header_prefix) :]
+    if len(octets) > _IN_THREAD:
+        tree = await asyncio.to_thread(structure.parse, octets)
+        return await asyncio.to_thread(summary.body, octets, tree)
+    return summary.body(octets, structure.parse(octets))
+
+
+async def from_ranges(
+    store: Store, account_id: AccountId, row: MessageRow, items: Iterable[FetchItem], kept: Kept
+) -> list[list[bytes]]:
+    """The same, reading only what the items need. NotFound where the octets are gone."""
+    sections = Sections(row)
+    found = []
+    for item in items:
+        assert isinstance(item, BodySection)
+        place = sections.place(item)
+        value = None if place is None else await _read(store, account_id, row, item, place, kept)
+        found.append(list(answer(item, value)))
+    return found
+
+
+async def _read(
+    store: Store, account_id: AccountId, row: MessageRow, item: BodySection, place: tuple[int, int], kept: Kept
+) -> bytes:
+    start, stop = place
+    if item.partial is None or stop - start < RANGES_FROM or item.kind.startswith("HEADER."):
+        return section_value(await reader.octets(store, account_id, row, start, stop), item)
+    if stop - start > KEPT_OCTETS:
+        first, count = item.partial
+        return await reader.octets(store, account_id, row, min(start + first, stop), min(start + first + count, stop))
+    key = (account_id, row.message_id, start, stop)
+    octets = kept.get(key)
+    if octets is None:
+        octets = await reader.octets(store, account_id, row, start, stop)
+        kept.put(key, octets)
+    return section_value(octets, item)
+
+
+class Kept:
+    """Parts that are being fetched piece by piece; bounded in octets and time."""
+
+    def __init__(self) -> None:
+        self._parts: OrderedDict[Key, bytes] = OrderedDict()
+        self._size = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def get(self, key: Key) -> bytes | None:
+        octets = self._parts.get(key)
+        if octets is not None:
+            self._parts.move_to_end(key)
+            self._forget_later()
+        return octets
+
+    def put(self, key: Key, octets: bytes) -> None:
+        if key not in self._parts:
+            self._size += len(octets)
+        self._parts[key] = octets
+        while self._size > KEPT_OCTETS:
+            self._size -= len(self._parts.popitem(last=False)[1])
+        self._forget_later()
+
+    def clear(self) -> None:
+        self._parts.clear()
+        self._size = 0
+
+    def _forget_later(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(KEPT_SECONDS, self.clear)

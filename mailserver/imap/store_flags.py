@@ -1,0 +1,120 @@
+"""STORE (RFC 3501 §6.4.6): one change for all messages of the set, then their flags, unless .SILENT.
+
+With .SILENT the client works out the result by itself. It is told only where that would be wrong, because another
+session changed the same message in between.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mailserver.imap.errors import Done, read_only
+from mailserver.imap.page_text import lines
+from mailserver.imap.view import Flagged, Range
+from mailserver.protocols.imap.commands import Attribute, FetchItem, StoreMode
+from storage import FlagChange, messages
+from storage.records import KEYWORDS_AT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mailserver.imap.selected import Selected
+    from mailserver.imap.session import Session
+    from mailserver.imap.view import Changes
+    from mailserver.protocols.imap import commands
+    from storage import Mailbox
+    from storage.pages import Page, Snapshot
+
+_FLAGS: tuple[FetchItem, ...] = (Attribute.FLAGS,)
+_UID_FLAGS: tuple[FetchItem, ...] = (Attribute.UID, Attribute.FLAGS)
+
+
+async def handle(s: Session, cmd: commands.Store) -> Done:
+    selected = s.selected
+    assert selected is not None
+    if selected.read_only:
+        raise read_only()
+    name = "UID STORE" if cmd.by_uid else "STORE"
+    ranges = selected.messages(cmd.messages, cmd.by_uid)
+    uids = selected.numbers.uids(ranges)
+    if not uids:
+        return Done(f"{name} completed")
+    mailbox = selected.mailbox
+    change = FlagChange(cmd.mode.value, cmd.flags.system, cmd.flags.keywords)
+    result = await messages.store_flags(s.service.store, mailbox.account_id, mailbox.mailbox_id, uids, change)
+    await selected.since(result.modseq)
+    gone = await _report(s, selected, cmd, ranges, uids)
+    return Done(f"{name} completed", "EXPUNGEISSUED" if gone else "")
+
+
+async def _report(s: Session, selected: Selected, cmd: commands.Store, ranges: list[Range], uids: list[int]) -> bool:
+    """Tells what has changed; true where messages of the set were expunged by others meanwhile."""
+    before = selected.numbers.snapshot
+    changes = await selected.advance(s, expunge_ok=False)
+    own = _foreseen(cmd, selected.mailbox, before) if cmd.silent else _any
+    await selected.tell(s, changes.only(_without_own(changes, set(uids), own)))
+    ranges, gone = _still_there(selected, ranges)
+    if not cmd.silent:
+        items = _UID_FLAGS if cmd.by_uid else _FLAGS
+        for part in selected.numbers.slices(ranges):
+            s.write(lines(part, items, selected.mailbox.keywords, selected.numbers.recent))
+            await s.breathe()
+    return gone
+
+
+def _without_own(changes: Changes, stored: set[int], own: Callable[[Page], list[bool]]) -> list[Flagged]:
+    """The flag changes but those of `stored` messages that `own` says need no mention here, by place in the page."""
+    kept = []
+    for part in changes.flagged:
+        uids, mine = part.page.uids, own(part.page)
+        positions = [i for i in part.positions if not (mine[i] and uids[i] in stored)]
+        if positions:
+            kept.append(part._replace(positions=positions))
+    return kept
+
+
+def _any(page: Page) -> list[bool]:
+    """Without .SILENT all messages of the set are answered for, one by one."""
+    return [True] * len(page.uids)
+
+
+def _foreseen(cmd: commands.Store, mailbox: Mailbox, before: Snapshot) -> Callable[[Page], list[bool]]:
+    """Which messages of a page have the flags that the client expects: those it knew, changed as it asked."""
+    bits = _bits(cmd, mailbox)
+
+    def foreseen(page: Page) -> list[bool]:
+        index = before.page_index(page.number)
+        old = before.pages[index]
+        known = dict(zip(old.uids, old.flags, strict=True)) if index >= 0 else {}
+        return [
+            uid in known and flags == _changed(cmd.mode, known[uid], bits)
+            for uid, flags in zip(page.uids, page.flags, strict=True)
+        ]
+
+    return foreseen
+
+
+def _bits(cmd: commands.Store, mailbox: Mailbox) -> int:
+    """The command's flags as bits of the mailbox."""
+    asked = {keyword.lower() for keyword in cmd.flags.keywords}
+    bits = cmd.flags.system
+    for i, keyword in enumerate(mailbox.keywords):
+        if keyword.lower() in asked:
+            bits |= 1 << KEYWORDS_AT + i
+    return bits
+
+
+def _changed(mode: StoreMode, flags: int, bits: int) -> int:
+    if mode is StoreMode.ADD:
+        return flags | bits
+    return flags & ~bits if mode is StoreMode.REMOVE else bits
+
+
+def _still_there(selected: Selected, ranges: list[Range]) -> tuple[list[Range], bool]:
+    """The runs without ghosts, and whether there were any."""
+    numbers, view = selected.numbers.snapshot, selected.view.snapshot
+    if numbers is view:
+        return ranges, False
+    seqs = [seq for first, last in ranges for seq in range(first, last + 1)]
+    there = [seq for seq in seqs if view.seq_of(numbers.uid_at(seq))]
+    return [(seq, seq) for seq in there], len(there) < len(seqs)

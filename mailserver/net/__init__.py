@@ -1,0 +1,1 @@
+"""Sockets, TLS, deadlines and limits: what stands between the loop and the protocols."""

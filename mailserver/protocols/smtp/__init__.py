@@ -1,0 +1,1 @@
+"""SMTP as octets and values, without sockets, clocks or storage."""

@@ -1,0 +1,235 @@
+"""What SMTP connections of a worker share, what one of them knows of its peer, and one transaction from MAIL to 250.
+
+The wire is in server.py; which sender and recipients are let through is a policy's question (mx_policy.py,
+submission_policy.py); here is the order of things. A transaction is committed for all its recipients or refused whole,
+with at most one copy for each account, however many of its addresses were named. Only then is it answered.
+
+What we know of a message's way is put in front of its octets as a prefix of its own, one for each account: Return-
+Path:, Delivered-To:, Received: (RFC 5321 §4.4). The octets themselves stay as they came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from uuid import UUID
+
+from aiosmtpd.smtp import Session as BaseSession
+
+from mailserver.delivery.accept import accept
+from mailserver.delivery.route import Routes
+from mailserver.message import received
+from mailserver.protocols.smtp import replies
+from mailserver.protocols.smtp.commands import Mail, Rcpt
+from mailserver.protocols.smtp.data import Bounds
+from mailserver.protocols.smtp.replies import Refused
+from storage import INBOX, Account, AccountId, Placement, Store
+
+if TYPE_CHECKING:
+    from config.schema import Config
+    from mailserver.login import Logins
+    from mailserver.net.deadlines import Deadlines
+    from mailserver.net.limits import Limits
+    from mailserver.net.sessions import Sessions
+    from mailserver.net.tls import Certificates
+
+log = logging.getLogger(__name__)
+
+
+class Memory:
+    """Octets of messages that are being received, in all connections of the worker."""
+
+    __slots__ = ("limit", "used")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
+
+    @property
+    def exhausted(self) -> bool:
+        return self.used >= self.limit
+
+    def has_room(self, octets: int) -> bool:
+        return self.used + octets <= self.limit
+
+
+class Receiving:
+    """What all SMTP connections of a worker share."""
+
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        logins: Logins,
+        limits: Limits,
+        sessions: Sessions,
+        certificates: Certificates,
+        deadlines: Deadlines,
+    ) -> None:
+        self.config = config
+        self.smtp = config.smtp
+        self.hostname = config.server.hostname
+        self.store = store
+        self.routes = Routes(store)
+        self.logins = logins
+        self.sessions = sessions
+        self.certificates = certificates
+        self.deadlines = deadlines
+        self.loop = asyncio.get_running_loop()
+        self.greeting = f"220 {self.hostname} {self.smtp.greeting}\r\n".encode("ascii")
+        self.prepared: dict[str, Any] = {}  # see server.py
+        # What the worker's metrics take over now and then, by the policy's name: plain numbers cost nothing.
+        self.messages: Counter[str] = Counter()
+        self.octets: Counter[str] = Counter()
+        self.memory = Memory(config.mail.receive_memory_mib * 1024 * 1024)
+        self.connections = limits.connections(config.smtp.max_connections, config.smtp.max_connections_per_address)
+        self.bounds = Bounds(
+            message_octets=config.mail.max_message_octets,
+            line_octets=config.smtp.max_line_octets,
+            header_octets=config.smtp.max_header_octets,
+            header_fields=config.smtp.max_header_fields,
+            hops=config.smtp.max_hops,
+        )
+
+
+class Session(BaseSession):
+    """A connection's peer. host_name: what it called itself; account: whose login it is; tls: version and cipher."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, address: str) -> None:
+        super().__init__(loop)
+        self.peer = address
+        self.account: Account | None = None
+        self.tls: str | None = None
+
+    @property
+    def login_data(self) -> Any:
+        """aiosmtpd warns of this in its log at every login, and nobody here asks for it."""
+        return None
+
+    @login_data.setter
+    def login_data(self, value: Any) -> None: ...
+
+    def protocol(self, *, utf8: bool) -> str:
+        """The word for how the client spoke (RFC 3848, RFC 6531 §3.7.3)."""
+        if not self.extended_smtp:
+            return "SMTP"
+        return f"{'UTF8' if utf8 else 'E'}SMTP{'S' if self.tls else ''}{'A' if self.account else ''}"
+
+
+class Recipient(NamedTuple):
+    """One address that was let in, and the accounts that it leads to."""
+
+    address: str
+    accounts: tuple[AccountId, ...]
+
+
+class Policy(Protocol):
+    """Who may send what to whom; each method raises Refused, or an error of storage."""
+
+    name: str
+    login: bool
+    """Is AUTH offered, and needed before mail is taken?"""
+
+    async def sender(self, transaction: Transaction, sender: str) -> None: ...
+
+    async def recipient(self, transaction: Transaction, address: str) -> Recipient: ...
+
+    async def message(self, transaction: Transaction, octets: bytes) -> bytes:
+        """The octets to be stored."""
+
+
+class Transaction:
+    """From MAIL to the reply to its data. sender: "" is the null sender; size: octets announced, or 0."""
+
+    __slots__ = (
+        "policy",
+        "receiving",
+        "recipients",
+        "refused_recipients",
+        "sender",
+        "session",
+        "size",
+        "smtputf8",
+    )
+
+    def __init__(self, receiving: Receiving, policy: Policy, session: Session) -> None:
+        self.receiving = receiving
+        self.policy = policy
+        self.session = session
+        self.sender = ""
+        self.size = 0
+        self.smtputf8 = False
+        self.recipients: list[Recipient] = []
+        self.refused_recipients = 0
+
+    async def mail(self, mail: Mail) -> None:
+        """Refused, or the sender is taken."""
+        if mail.size > self.receiving.bounds.message_octets:
+            raise Refused(replies.TOO_BIG)
+        await self.policy.sender(self, mail.sender)
+        self.sender, self.size, self.smtputf8 = mail.sender, mail.size, mail.smtputf8
+
+    async def rcpt(self, rcpt: Rcpt) -> None:
+        """Refused, or one recipient more."""
+        if len(self.recipients) >= self.receiving.smtp.max_recipients:
+            raise Refused(replies.TOO_MANY_RECIPIENTS)
+        self.refused_recipients += 1
+        recipient = await self.policy.recipient(self, rcpt.recipient)
+        if self.size and len(recipient.accounts) == 1:
+            await self.receiving.routes.check_room(recipient.accounts[0], self.size)
+        self.refused_recipients -= 1
+        self.recipients.append(recipient)
+
+    async def commit(self, octets: bytes) -> UUID:
+        """The message is durable and visible when this returns; it raises what policy and storage raise."""
+        octets = await self.policy.message(self, octets)
+        trace_id = UUID(bytes=os.urandom(16), version=4)
+        now = int(time.time())
+        placements = self._placements(trace_id, now)
+        await accept(self.receiving.store, octets, placements, trace_id=trace_id, quota="share", arrived=now)
+        self.receiving.messages[self.policy.name] += 1
+        self.receiving.octets[self.policy.name] += len(octets)
+        log.info(
+            "accepted trace=%s by=%s peer=%s from=<%s> to=%s size=%d accounts=%s login=%s",
+            trace_id,
+            self.policy.name,
+            self.session.peer,
+            self.sender,
+            ",".join([f"<{recipient.address}>" for recipient in self.recipients[:10]]),
+            len(octets),
+            len(placements),
+            self.session.account.account_id if self.session.account else "-",
+        )
+        return trace_id
+
+    def _placements(self, trace_id: UUID, now: int) -> list[Placement]:
+        """One copy for each account, named after the first of its addresses."""
+        only = self.recipients[0].address if len(self.recipients) == 1 else None
+        trace = self._received(trace_id, now, only)
+        return_path = received.return_path(self.sender)
+        first: dict[AccountId, str] = {}
+        for recipient in self.recipients:
+            for account_id in recipient.accounts:
+                first.setdefault(account_id, recipient.address)
+        placements = []
+        for account_id, address in first.items():
+            prefix = return_path + received.delivered_to(address) + trace
+            placements.append(Placement(account_id, INBOX, now, header_prefix=prefix))
+        return placements
+
+    def _received(self, trace_id: UUID, now: int, only: str | None) -> bytes:
+        session = self.session
+        return received.received(
+            helo=session.host_name or "",
+            peer=session.peer or "",
+            by=self.receiving.hostname,
+            protocol=session.protocol(utf8=self.smtputf8),
+            trace_id=str(trace_id),
+            when=now,
+            tls=session.tls,
+            recipient=only,
+        )

@@ -1,0 +1,97 @@
+"""Mail from our own users: after login, from addresses of their own (RFC 6409), edited once before it is stored.
+
+A user owns what routes to the account alone: its addresses, with any +tag, and aliases that lead nowhere else. Both
+MAIL FROM and every address in From: must be owned; the null sender is let pass, for receipts and replies made by
+clients.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from uuid import uuid4
+
+from mailserver.message import address as address_list
+from mailserver.message import edit, headers, structure
+from mailserver.protocols.smtp import replies
+from mailserver.protocols.smtp.replies import Refused
+from mailserver.receiving.session import Receiving, Recipient, Transaction
+from storage import AccountId, LimitReached, accounts
+
+_DOT_STRING = re.compile(r"(?:[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]|[^\x00-\x7f])+")
+
+
+class SubmissionPolicy:
+    name = "submission"
+    login = True
+
+    def __init__(self, receiving: Receiving) -> None:
+        self._receiving = receiving
+        self._routes = receiving.routes
+
+    async def sender(self, transaction: Transaction, sender: str) -> None:
+        if sender and not await self._owns(self._account(transaction), sender):
+            raise Refused(replies.NOT_YOUR_ADDRESS)
+
+    async def recipient(self, transaction: Transaction, address: str) -> Recipient:
+        try:
+            found = await self._routes.find(address)
+        except LimitReached:
+            raise Refused(replies.MISCONFIGURED_ALIAS) from None
+        if found.status == "unknown":
+            raise Refused(replies.NO_SUCH_USER)
+        if found.status == "not_ours" or found.remote:
+            raise Refused(replies.NO_OUTBOUND)
+        return Recipient(address, found.accounts)
+
+    async def message(self, transaction: Transaction, octets: bytes) -> bytes:
+        account_id = self._account(transaction)
+        header = octets[: structure.end_of_header(octets, 0, len(octets))]
+        for author in _authors(header):
+            if not await self._owns(account_id, author):
+                raise Refused(replies.NOT_YOUR_FROM)
+        account = transaction.session.account
+        assert account is not None
+        sender = transaction.sender or account.primary_address
+        return edit.submission(
+            octets,
+            date=int(time.time()),
+            message_id=f"<{uuid4()}@{self._receiving.hostname}>".encode("ascii"),
+            sender=sender.encode(),
+        )
+
+    async def _owns(self, account_id: AccountId, address: str) -> bool:
+        try:
+            return await accounts.owns_address(self._receiving.store, account_id, address)
+        except LimitReached:
+            return False
+
+    @staticmethod
+    def _account(transaction: Transaction) -> AccountId:
+        account = transaction.session.account
+        if account is None:
+            raise Refused(replies.LOGIN_NEEDED)
+        return account.account_id
+
+
+def _authors(header: bytes) -> Iterator[str]:
+    """Every address of every From field; "" for a field that names none."""
+    for value in headers.values(header, b"from"):
+        found = [entry for entry in address_list.parse(value) if entry.host is not None]
+        if not found:
+            yield ""
+        for entry in found:
+            yield f"{_local_part(entry.mailbox or b'')}@{_text(entry.host or b'')}"
+
+
+def _local_part(octets: bytes) -> str:
+    """With the quotes that it needs (RFC 5321 §4.1.2); the list came without."""
+    text = _text(octets)
+    if _DOT_STRING.fullmatch(text):
+        return text
+    return '"{}"'.format(text.replace("\\", "\\\\").replace('"', '\\"'))
+
+
+def _text(octets: bytes) -> str:
+    return octets.decode("utf-8", "surrogateescape")

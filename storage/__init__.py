@@ -1,0 +1,65 @@
+"""The mail store: the only package that speaks SQL, and the only one that knows where octets are kept.
+
+Everything that belongs to an account carries its account_id, is locked by account_state and stamped by its modseq; see
+docs/architecture.md for the ways through it.
+"""
+
+from storage.errors import (
+    AlreadyExists,
+    LimitReached,
+    NotAllowed,
+    NotFound,
+    OutcomeUnknown,
+    OverQuota,
+    StorageError,
+    Unavailable,
+)
+from storage.records import (
+    INBOX,
+    Account,
+    AccountId,
+    CopyResult,
+    Flag,
+    FlagChange,
+    Mailbox,
+    MailboxId,
+    MessageId,
+    MessageRow,
+    Name,
+    Notice,
+    Placed,
+    Placement,
+    Quota,
+    StoreResult,
+    Uid,
+)
+from storage.store import Store
+
+__all__ = [
+    "INBOX",
+    "Account",
+    "AccountId",
+    "AlreadyExists",
+    "CopyResult",
+    "Flag",
+    "FlagChange",
+    "LimitReached",
+    "Mailbox",
+    "MailboxId",
+    "MessageId",
+    "MessageRow",
+    "Name",
+    "NotAllowed",
+    "NotFound",
+    "Notice",
+    "OutcomeUnknown",
+    "OverQuota",
+    "Placed",
+    "Placement",
+    "Quota",
+    "StorageError",
+    "Store",
+    "StoreResult",
+    "Uid",
+    "Unavailable",
+]

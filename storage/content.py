@@ -1,0 +1,121 @@
+"""A message as it is written: its summary, its octets in stored form, its blobs already durable.
+
+`prepare` does everything that needs no lock: compress, put blobs. What the committer adds later is the account's seal.
+
+Stored octets: without a layout one stretch (codec applied). With one: 4 octets of length, the text stretch (codec
+applied), then decoded parts. The layout column is the number of blobs (2 octets), their references, and the layout
+proper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from storage import codec
+from storage.blobs import REF_OCTETS, generation_of
+from storage.store import Store
+
+
+class Summary(Protocol):
+    """What storage takes from a parsed message."""
+
+    @property
+    def envelope(self) -> bytes: ...
+    @property
+    def bodystructure(self) -> bytes: ...
+    @property
+    def header_octets(self) -> int: ...
+    @property
+    def parts(self) -> bytes | None: ...
+    @property
+    def sent(self) -> int: ...
+    @property
+    def preview(self) -> str: ...
+    @property
+    def msgids(self) -> tuple[bytes, ...]: ...
+
+
+class Split(Protocol):
+    """The octets of a message taken apart; layout as in storage/layout.py."""
+
+    @property
+    def front(self) -> bytes: ...
+    @property
+    def inline(self) -> Sequence[bytes]: ...
+    @property
+    def blobs(self) -> Sequence[bytes]: ...
+    @property
+    def layout(self) -> bytes | None: ...
+
+
+@dataclass(slots=True)
+class Message:
+    """Ready to be written by the committer; one object serves all its copies."""
+
+    summary: Summary
+    size: int
+    codec: int
+    octets: bytes
+    layout: bytes | None
+    refs: list[bytes]
+    blobs: Sequence[bytes]
+
+    @property
+    def oldest_generation(self) -> int | None:
+        return min(map(generation_of, self.refs)) if self.refs else None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredContent:
+    """A row of message_contents, opened: text stretch, decoded parts, layout and blob references."""
+
+    front: bytes
+    tail: bytes
+    layout: bytes | None
+    refs: tuple[bytes, ...]
+
+
+async def prepare(store: Store, split: Split, summary: Summary, size: int) -> Message:
+    """Compresses and puts blobs; Unavailable where the blob store does not serve. size: octets of the message."""
+    form, front = codec.compress(split.front)
+    octets = front
+    if split.layout is not None:
+        octets = b"".join((len(front).to_bytes(4, "big"), front, *split.inline))
+    message = Message(summary, size, form, octets, None, [], split.blobs)
+    await put_blobs(store, message)
+    message.layout = _with_refs(split.layout, message.refs)
+    return message
+
+
+async def put_blobs(store: Store, message: Message) -> None:
+    """Makes the message's blobs durable in the current generation."""
+    refs = [await store.blobs.put(content) for content in message.blobs]
+    if message.layout is not None:
+        message.layout = _with_refs(_layout_proper(message.layout), refs)
+    message.refs = refs
+
+
+def _with_refs(layout: bytes | None, refs: Sequence[bytes]) -> bytes | None:
+    return None if layout is None else b"".join((len(refs).to_bytes(2, "big"), *refs, layout))
+
+
+def _layout_proper(column: bytes) -> bytes:
+    return column[2 + REF_OCTETS * int.from_bytes(column[:2], "big") :]
+
+
+def opened(form: int, column: bytes | None, octets: bytes) -> StoredContent:
+    """What the two columns hold, after the seal was taken off."""
+    if column is None:
+        return StoredContent(codec.expand(form, octets), b"", None, ())
+    count = int.from_bytes(column[:2], "big")
+    refs = tuple(column[2 + REF_OCTETS * i : 2 + REF_OCTETS * (i + 1)] for i in range(count))
+    end = 4 + int.from_bytes(octets[:4], "big")
+    front = codec.expand(form, memoryview(octets)[4:end])
+    return StoredContent(front, octets[end:], _layout_proper(column), refs)
+
+
+def label(message_id: int) -> bytes:
+    """What a sealed row is bound to."""
+    return b"message %d" % message_id

@@ -1,0 +1,173 @@
+"""What is over goes: messages past their undelete window, deleted mailboxes, blobs that nothing refers to.
+
+A message stays until no mailbox, no undelete window and no queue row holds it, and for an hour after its commit at
+least, so that whoever is reading it now can finish. Purging takes account_state first and works in slices; UIDs stay
+in `vanished`. Blobs are swept only three generations back and older (see storage/blobs.py), and not at all while a
+transaction older than a day is about.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from storage import blobs
+from storage.errors import StorageError
+from storage.store import Store
+
+log = logging.getLogger(__name__)
+
+GRACE_SECONDS = 3600
+LONG_SECONDS = 86_400
+_SLICE = 50
+_BLOBS_AT_ONCE = 500
+_LOCK_KEY = 0x50494C4C  # one housekeeper at a time; a hint only, every step is safe beside another
+
+_ACCOUNTS = "SELECT account_id FROM account_state WHERE account_id > $1 ORDER BY account_id LIMIT 200"
+_LOCK = "SELECT account_id FROM account_state WHERE account_id = $1 FOR UPDATE"
+_EXPIRED = """
+SELECT mailbox_id, modseq, message_ids, sizes FROM vanished
+WHERE account_id = $1 AND expunged_at < $2 AND message_ids IS NOT NULL ORDER BY expunged_at LIMIT $3
+"""
+_LET_GO = """
+UPDATE vanished SET message_ids = NULL, flags = NULL, sizes = NULL, received = NULL
+WHERE account_id = $1 AND mailbox_id = $2 AND modseq = $3
+"""
+_LESS_UNDELETE = """
+UPDATE account_state SET undelete_octets = greatest(0, undelete_octets - $2) WHERE account_id = $1
+"""
+_DELETED_MAILBOX = """
+SELECT mailbox_id FROM mailboxes WHERE account_id = $1 AND deleted_at < $2 ORDER BY mailbox_id LIMIT 1
+"""
+_MAILBOX_MESSAGES = "SELECT message_ids FROM mailbox_pages WHERE account_id = $1 AND mailbox_id = $2"
+_DROP_PAGES = "DELETE FROM mailbox_pages WHERE account_id = $1 AND mailbox_id = $2"
+_DROP_MAILBOX = "DELETE FROM mailboxes WHERE account_id = $1 AND mailbox_id = $2"
+_VANISHED_MESSAGES = """
+SELECT message_ids, sizes FROM vanished WHERE account_id = $1 AND mailbox_id = $2 AND message_ids IS NOT NULL
+"""
+_DROP_VANISHED = "DELETE FROM vanished WHERE account_id = $1 AND mailbox_id = $2"
+_DEAD = """
+SELECT message_id FROM messages WHERE account_id = $1 AND message_id = ANY($2) AND created < $3
+    AND message_id NOT IN (SELECT unnest(message_ids) FROM mailbox_pages WHERE account_id = $1)
+    AND message_id NOT IN (SELECT unnest(message_ids) FROM vanished WHERE account_id = $1 AND message_ids IS NOT NULL)
+    AND message_id NOT IN (SELECT message_id FROM queue_messages WHERE account_id = $1)
+"""
+_DROP_MESSAGES = "DELETE FROM messages WHERE account_id = $1 AND message_id = ANY($2)"
+_DROP_CONTENTS = "DELETE FROM message_contents WHERE account_id = $1 AND message_id = ANY($2)"
+_DROP_REFS = "DELETE FROM blob_refs WHERE account_id = $1 AND message_id = ANY($2)"
+_OLD_TRANSACTION = """
+SELECT EXISTS (SELECT FROM pg_stat_activity
+        WHERE xact_start < $1 AND datname = current_database() AND pid <> pg_backend_pid())
+    OR EXISTS (SELECT FROM pg_prepared_xacts WHERE prepared < $1 AND database = current_database())
+"""
+_REFERRED = "SELECT DISTINCT blob FROM blob_refs WHERE blob = ANY($1)"
+_TRY_LOCK = "SELECT pg_try_advisory_lock($1)"
+_UNLOCK = "SELECT pg_advisory_unlock($1)"
+
+
+async def run(store: Store) -> None:
+    """Every `sweep_interval_seconds`, for as long as the worker lives."""
+    while True:
+        await asyncio.sleep(store.config.sweep_interval_seconds)
+        try:
+            await once(store)
+        except StorageError as error:
+            log.warning("housekeeping was broken off: %s", error)
+        except Exception:
+            log.exception("housekeeping failed")
+
+
+async def once(store: Store) -> tuple[int, int]:
+    """One round over everything, unless another process is at it: messages purged, blobs removed."""
+    async with store.acquire() as conn:
+        if not await conn.fetchval(_TRY_LOCK, _LOCK_KEY):
+            return 0, 0
+        try:
+            purged = await _purge_all(store)
+            return purged, await sweep_blobs(store)
+        finally:
+            await conn.execute(_UNLOCK, _LOCK_KEY)
+
+
+async def _purge_all(store: Store) -> int:
+    purged, last = 0, -1
+    before = time.time() - store.config.undelete_days * 86_400
+    while True:
+        async with store.acquire() as conn:
+            accounts = [row[0] for row in await conn.fetch(_ACCOUNTS, last)]
+        if not accounts:
+            return purged
+        for account_id in accounts:
+            purged += await purge(store, account_id, before)
+        last = accounts[-1]
+
+
+async def purge(store: Store, account_id: int, before: float) -> int:
+    """Lets go of what was expunged or deleted before that moment (epoch seconds); returns how many messages went."""
+    purged = 0
+    before = min(before, time.time() - GRACE_SECONDS)
+    while (count := await _purge_slice(store, account_id, before)) is not None:
+        purged += count
+    return purged
+
+
+async def _purge_slice(store: Store, account_id: int, before: float) -> int | None:
+    """One transaction; None when nothing was left to do."""
+    moment = datetime.fromtimestamp(before, UTC)
+    async with store.transaction() as conn:
+        if await conn.fetchrow(_LOCK, account_id) is None:
+            return None
+        rows = await conn.fetch(_EXPIRED, account_id, moment, _SLICE)
+        if rows:
+            candidates = [message_id for row in rows for message_id in row["message_ids"]]
+            await conn.executemany(_LET_GO, [(account_id, row["mailbox_id"], row["modseq"]) for row in rows])
+            await conn.execute(_LESS_UNDELETE, account_id, sum(sum(row["sizes"]) for row in rows))
+        else:
+            mailbox_id = await conn.fetchval(_DELETED_MAILBOX, account_id, moment)
+            if mailbox_id is None:
+                return None
+            candidates = await _drop_mailbox(conn, account_id, mailbox_id)
+        return await _drop_dead(conn, account_id, candidates)
+
+
+async def _drop_mailbox(conn: Any, account_id: int, mailbox_id: int) -> list[int]:
+    """Removes a deleted mailbox for good; its messages are candidates."""
+    pages = await conn.fetch(_MAILBOX_MESSAGES, account_id, mailbox_id)
+    expunged = await conn.fetch(_VANISHED_MESSAGES, account_id, mailbox_id)
+    await conn.execute(_LESS_UNDELETE, account_id, sum(sum(row["sizes"]) for row in expunged))
+    for statement in (_DROP_PAGES, _DROP_VANISHED, _DROP_MAILBOX):
+        await conn.execute(statement, account_id, mailbox_id)
+    return [message_id for row in (*pages, *expunged) for message_id in row["message_ids"]]
+
+
+async def _drop_dead(conn: Any, account_id: int, candidates: Sequence[int]) -> int:
+    """Deletes those of the candidates that nothing holds any more."""
+    rows = await conn.fetch(_DEAD, account_id, list(set(candidates)), int(time.time()) - GRACE_SECONDS)
+    dead = [row[0] for row in rows]
+    if dead:
+        for statement in (_DROP_REFS, _DROP_CONTENTS, _DROP_MESSAGES):
+            await conn.execute(statement, account_id, dead)
+    return len(dead)
+
+
+async def sweep_blobs(store: Store, now: float | None = None) -> int:
+    """Removes old blobs that no row refers to, as seen at `now` (epoch seconds); returns how many."""
+    moment = time.time() if now is None else now
+    async with store.acquire() as conn:
+        if await conn.fetchval(_OLD_TRANSACTION, datetime.fromtimestamp(time.time() - LONG_SECONDS, UTC)):
+            log.warning("blobs are not swept: a transaction has been open for more than a day")
+            return 0
+    refs = await store.blobs.listed(blobs.generation(moment) - 2)
+    removed = 0
+    for start in range(0, len(refs), _BLOBS_AT_ONCE):
+        part = refs[start : start + _BLOBS_AT_ONCE]
+        async with store.acquire() as conn:
+            held = {row[0] for row in await conn.fetch(_REFERRED, part)}
+        garbage = [ref for ref in part if ref not in held]
+        await store.blobs.remove(garbage)
+        removed += len(garbage)
+    return removed

@@ -1,0 +1,179 @@
+-- A whole group commit in one call, for a database that is one PostgreSQL. It does what storage/batch.py does by single
+-- statements, in the same order: lock accounts ascending with SKIP LOCKED, then each message all or none. Rows are
+-- written one at a time, so that locks are taken in the order given and no plan depends on how full a table is.
+--
+-- Arrays are parallel: m_ by message, c_ by message and account, p_ by placement, t_ and b_ by message and account; the
+-- *_message columns say which message (1, 2, …), and rows of one message stand together.
+--
+-- One row a placement comes back: its status and, where it was placed, the mailbox as it is now.
+CREATE TYPE delivered AS (
+    message        int,
+    placement      int,
+    status         text,                           -- placed, skipped, full, never, no mailbox, no uid, old blob
+    before         bigint,                         -- the mailbox's highestmodseq before this message
+    moment         bigint,                         -- the database's clock, epoch seconds
+    mailbox_id     bigint,
+    name           text[],
+    uidvalidity    bigint,
+    uidnext        bigint,
+    highestmodseq  bigint,
+    modseq         bigint,
+    recent         bigint,
+    recent_uid     bigint,
+    special_use    text,
+    keywords       text[],
+    messages       bigint,
+    unseen         bigint,
+    deleted        bigint,
+    octets         bigint,
+    deleted_octets bigint
+);
+
+CREATE FUNCTION deliver_batch(
+    accounts bigint[],
+    m_id bigint[], m_trace uuid[], m_size bigint[], m_header int[], m_envelope bytea[], m_structure bytea[],
+    m_parts bytea[], m_sent bigint[], m_preview text[], m_share boolean[],
+    m_generation bigint[],
+    c_message int[], c_account bigint[], c_prefix bytea[], c_codec smallint[], c_layout bytea[], c_octets bytea[],
+    p_message int[], p_account bigint[], p_mailbox bigint[], p_flags bigint[], p_received bigint[], p_size int[],
+    t_message int[], t_account bigint[], t_hash bigint[],
+    b_message int[], b_account bigint[], b_blob bytea[]
+) RETURNS SETOF delivered LANGUAGE plpgsql AS $$
+DECLARE
+    moment bigint := extract(epoch FROM now())::bigint;
+    locked bigint[] := '{}';
+    account bigint;
+    state account_state%ROWTYPE;
+    box mailboxes%ROWTYPE;
+    result delivered;
+    outcome text;
+    room int;
+    refused text;
+    thread bigint;
+    known bigint;
+    p int := 1; p_end int;
+    c int := 1; c_end int;
+    t int := 1; t_start int; t_end int;
+    b int := 1;
+BEGIN
+    FOREACH account IN ARRAY accounts LOOP
+        PERFORM 1 FROM account_state s WHERE s.account_id = account FOR UPDATE SKIP LOCKED;
+        IF FOUND THEN
+            locked := locked || account;
+            UPDATE account_state s SET modseq = s.modseq + 1 WHERE s.account_id = account;
+        END IF;
+    END LOOP;
+
+    FOR m IN 1 .. cardinality(m_id) LOOP
+        p_end := p;
+        outcome := 'placed';
+        refused := NULL;
+        room := 0;
+        WHILE p_message[p_end] = m LOOP
+            IF NOT p_account[p_end] = ANY(locked) THEN
+                outcome := 'skipped';
+            ELSIF outcome = 'placed' THEN
+                SELECT * INTO box FROM mailboxes x
+                WHERE x.account_id = p_account[p_end] AND x.mailbox_id = p_mailbox[p_end] AND x.deleted_at IS NULL;
+                IF NOT FOUND THEN
+                    outcome := 'no mailbox';
+                ELSIF box.uidnext >= 2147483647 THEN
+                    outcome := 'no uid';
+                END IF;
+                SELECT * INTO state FROM account_state s WHERE s.account_id = p_account[p_end];
+                IF state.quota_octets > 0 AND state.used_octets + p_size[p_end] > state.quota_octets
+                    OR state.quota_messages > 0 AND state.used_messages + 1 > state.quota_messages THEN
+                    IF refused IS NULL OR refused = 'never' THEN
+                        refused := CASE WHEN state.quota_octets > 0 AND p_size[p_end] > state.quota_octets
+                            THEN 'never' ELSE 'full' END;
+                    END IF;
+                ELSE
+                    room := room + 1;
+                END IF;
+            END IF;
+            p_end := p_end + 1;
+        END LOOP;
+        IF outcome = 'placed' AND refused IS NOT NULL AND (NOT m_share[m] OR room = 0) THEN
+            outcome := refused;
+        END IF;
+
+        -- The sweeper may take blobs that are older than the previous generation (storage/blobs.py).
+        IF outcome = 'placed' AND m_generation[m] > 0 AND m_generation[m] < moment / 604800 - 1 THEN
+            outcome := 'old blob';
+        END IF;
+
+        t_start := t;
+        WHILE t_message[t] = m LOOP t := t + 1; END LOOP;
+        t_end := t;
+        c_end := c;
+        WHILE c_message[c_end] = m LOOP c_end := c_end + 1; END LOOP;
+
+        IF outcome = 'placed' THEN
+            FOR i IN c .. c_end - 1 LOOP
+                thread := NULL;
+                FOR j IN t_start .. t_end - 1 LOOP
+                    CONTINUE WHEN t_account[j] <> c_account[i];
+                    SELECT r.thread_id INTO thread FROM thread_refs r
+                    WHERE r.account_id = c_account[i] AND r.msgid_hash = t_hash[j];
+                    EXIT WHEN FOUND;
+                    thread := NULL;
+                END LOOP;
+                thread := coalesce(thread, m_id[m]);
+                FOR j IN t_start .. t_end - 1 LOOP
+                    CONTINUE WHEN t_account[j] <> c_account[i];
+                    INSERT INTO thread_refs (account_id, msgid_hash, thread_id) VALUES (c_account[i], t_hash[j], thread)
+                    ON CONFLICT DO NOTHING;
+                END LOOP;
+                INSERT INTO messages (account_id, message_id, trace_id, header_prefix, size, header_octets, envelope,
+                    bodystructure, parts, thread_id, sent, preview, created)
+                VALUES (c_account[i], m_id[m], m_trace[m], c_prefix[i], m_size[m], m_header[m], m_envelope[m],
+                    m_structure[m], m_parts[m], thread, m_sent[m], m_preview[m], moment);
+                INSERT INTO message_contents (account_id, message_id, codec, layout, octets)
+                VALUES (c_account[i], m_id[m], c_codec[i], c_layout[i], c_octets[i]);
+            END LOOP;
+            FOR j IN p .. p_end - 1 LOOP
+                UPDATE account_state s SET used_octets = s.used_octets + p_size[j], used_messages = s.used_messages + 1
+                WHERE s.account_id = p_account[j] RETURNING * INTO state;
+                SELECT x.highestmodseq INTO known FROM mailboxes x
+                WHERE x.account_id = p_account[j] AND x.mailbox_id = p_mailbox[j];
+                UPDATE mailboxes x SET uidnext = x.uidnext + 1, highestmodseq = state.modseq, modseq = state.modseq,
+                    recent = x.recent + 1, messages = x.messages + 1, octets = x.octets + p_size[j],
+                    unseen = x.unseen + CASE WHEN p_flags[j] & 1 = 0 THEN 1 ELSE 0 END,
+                    deleted = x.deleted + CASE WHEN p_flags[j] & 8 = 0 THEN 0 ELSE 1 END,
+                    deleted_octets = x.deleted_octets + CASE WHEN p_flags[j] & 8 = 0 THEN 0 ELSE p_size[j] END
+                WHERE x.account_id = p_account[j] AND x.mailbox_id = p_mailbox[j] RETURNING * INTO box;
+                INSERT INTO mailbox_pages AS g (account_id, mailbox_id, page, modseq, uids, message_ids, flags, modseqs,
+                    sizes, received, saved)
+                VALUES (p_account[j], p_mailbox[j], (box.uidnext - 1) >> 6, state.modseq, ARRAY[(box.uidnext - 1)::int],
+                    ARRAY[m_id[m]], ARRAY[p_flags[j]], ARRAY[state.modseq], ARRAY[p_size[j]], ARRAY[p_received[j]],
+                    ARRAY[moment])
+                ON CONFLICT (account_id, mailbox_id, page) DO UPDATE SET modseq = excluded.modseq,
+                    uids = g.uids || excluded.uids, message_ids = g.message_ids || excluded.message_ids,
+                    flags = g.flags || excluded.flags, modseqs = g.modseqs || excluded.modseqs,
+                    sizes = g.sizes || excluded.sizes, received = g.received || excluded.received,
+                    saved = g.saved || excluded.saved;
+                result := ROW(m, j, 'placed', known, moment, box.mailbox_id, box.name, box.uidvalidity, box.uidnext,
+                    box.highestmodseq, box.modseq, box.recent, box.recent_uid, box.special_use, box.keywords,
+                    box.messages, box.unseen, box.deleted, box.octets, box.deleted_octets);
+                RETURN NEXT result;
+            END LOOP;
+        ELSE
+            result := NULL;
+            result.message := m;
+            result.placement := p;
+            result.status := outcome;
+            RETURN NEXT result;
+        END IF;
+
+        WHILE b_message[b] = m LOOP
+            IF outcome = 'placed' THEN
+                INSERT INTO blob_refs (account_id, message_id, blob) VALUES (b_account[b], m_id[m], b_blob[b])
+                ON CONFLICT DO NOTHING;
+            END IF;
+            b := b + 1;
+        END LOOP;
+        p := p_end;
+        c := c_end;
+    END LOOP;
+END
+$$;

@@ -1,0 +1,250 @@
+"""The way to the database: connections, transactions, and what a failure means.
+
+A transaction is over in one of three ways. Its COMMIT was answered by the tag COMMIT: done. It failed before COMMIT was
+sent, or was answered by ROLLBACK or an ERROR: surely absent, `Unavailable` or the refusal that made it fail. Anything
+else (the connection broke, the server went down, no answer in time): `OutcomeUnknown`. COMMIT is never cancelled; a
+caller that goes away leaves its connection dropped.
+
+Connections that write tell the server to end them when they stall inside a transaction, so that a stopped worker
+holds no account's lock for long. Plans are generic and avoid sequential scans: plans made while tables are still
+empty would otherwise stay with a new installation until its first ANALYZE.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import asyncpg
+
+from storage.errors import OutcomeUnknown, StorageError, Unavailable
+
+if TYPE_CHECKING:
+    from config.schema import MailConfig, StorageConfig
+    from storage.blobs import BlobStore
+    from storage.changes import Changes
+    from storage.committer import Committer
+    from storage.directory import DirectoryCache
+    from storage.keys import Keys
+    from storage.views import Views
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+Connection = asyncpg.Connection
+"""A database connection inside `Store.acquire` or `Store.transaction`."""
+
+SERVER_SETTINGS = {
+    "application_name": "pillarbox",
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "jit": "off",
+    "idle_in_transaction_session_timeout": "5s",
+    "client_connection_check_interval": "2s",
+}
+
+# SQLSTATE classes and codes that mean "the database cannot serve now": connection exceptions, insufficient resources,
+# operator intervention, system errors, read-only transaction, crash recovery, deadlock and serialization failures.
+_UNAVAILABLE_CLASSES = ("08", "53", "57", "58", "XX")
+_UNAVAILABLE_STATES = ("25006", "40001", "40P01", "55P03", "25P03")
+
+NEVER = 86_400.0
+"""The driver would cancel a COMMIT that takes longer than its own timeout; we wait and drop the connection instead."""
+
+_BROKEN = (OSError, asyncpg.InterfaceError, TimeoutError, EOFError)
+
+
+def is_unavailable(error: BaseException) -> bool:
+    """Does this failure say that the database cannot serve now, rather than that the request is wrong?"""
+    if isinstance(error, asyncpg.PostgresError):
+        state = error.sqlstate or ""
+        return state[:2] in _UNAVAILABLE_CLASSES or state in _UNAVAILABLE_STATES
+    return isinstance(error, _BROKEN)
+
+
+def _severity(error: asyncpg.PostgresError) -> str:
+    return str(getattr(error, "severity_en", None) or getattr(error, "severity", ""))
+
+
+class QuietConnection(asyncpg.Connection):
+    """A pooled connection that is not reset by a query each time: nothing here sets session state."""
+
+    def get_reset_query(self) -> str:
+        return ""
+
+
+async def commit(conn: Any, timeout: float) -> None:
+    """Sends COMMIT and waits for its answer. Unavailable: surely rolled back. OutcomeUnknown: nothing settles it."""
+    try:
+        tag = await finish(conn, conn.execute("COMMIT", timeout=NEVER), timeout)
+    except asyncpg.PostgresError as error:
+        raise Unavailable(str(error)) from error
+    if tag != "COMMIT":
+        raise Unavailable("the transaction was rolled back")
+
+
+async def finish(conn: Any, work: Awaitable[T], timeout: float) -> T:
+    """Waits for a statement that commits, whatever happens to the calling task; its result.
+
+    The server's ERROR is raised as it is: surely nothing was written. Any other failure is OutcomeUnknown.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        done, _ = await asyncio.wait({task}, timeout=timeout)
+    except asyncio.CancelledError:
+        conn.terminate()
+        task.add_done_callback(lambda t: t.cancelled() or t.exception())
+        raise
+    if not done:
+        conn.terminate()
+        task.add_done_callback(lambda t: t.cancelled() or t.exception())
+        raise OutcomeUnknown("the commit was not answered in time")
+    error = task.exception()
+    if error is None:
+        return task.result()
+    if isinstance(error, asyncpg.PostgresError) and _severity(error) == "ERROR":
+        raise error
+    raise OutcomeUnknown(str(error)) from error
+
+
+class Store:
+    """What a worker holds of the mail store: one pool, one committer, one change feed, the open mailbox views."""
+
+    pool: asyncpg.Pool
+    changes: Changes
+    committer: Committer
+    views: Views
+    blobs: BlobStore
+    keys: Keys
+    directory_cache: DirectoryCache
+
+    def __init__(self, config: StorageConfig, mail: MailConfig, dsn: str, worker: str) -> None:
+        self.config = config
+        self.mail = mail
+        self.dsn = dsn
+        self.worker = worker
+
+    @classmethod
+    async def open(
+        cls,
+        config: StorageConfig,
+        *,
+        mail: MailConfig,
+        dsn: str,
+        redis_url: str | None,
+        blobs: str,
+        install_key: bytes,
+        master_key: bytes,
+        worker: str,
+    ) -> Store:
+        """Opens the store of one process.
+
+        redis_url None: changes spread by the database alone. blobs: a directory, or s3://bucket/prefix. The keys are
+        32 octets each. Raises Unavailable where the database does not answer.
+        """
+        from storage.blobs import open_blobs
+        from storage.changes import Changes
+        from storage.committer import Committer
+        from storage.directory import DirectoryCache
+        from storage.keys import Keys
+        from storage.views import Views
+
+        store = cls(config, mail, dsn, worker)
+        try:
+            store.pool = await asyncpg.create_pool(
+                dsn,
+                min_size=1,
+                max_size=config.pool_size,
+                connection_class=QuietConnection,
+                command_timeout=config.statement_timeout_seconds,
+                server_settings=SERVER_SETTINGS | {"lock_timeout": f"{config.lock_timeout_seconds * 1000:.0f}ms"},
+                max_inactive_connection_lifetime=300,
+                timeout=10,
+            )
+        except Exception as error:
+            if is_unavailable(error):
+                raise Unavailable(f"the database does not answer: {error}") from error
+            raise
+        store.keys = Keys(store, install_key, master_key)
+        store.blobs = open_blobs(blobs, store.keys)
+        store.changes = Changes(store, redis_url)
+        store.views = Views(store)
+        store.committer = Committer(store)
+        store.directory_cache = DirectoryCache(store)
+        await store.changes.start()
+        return store
+
+    async def close(self) -> None:
+        """Finishes what was accepted, then lets go of every connection."""
+        for part in (self.committer, self.views, self.changes, self.blobs):
+            try:
+                await part.close()
+            except Exception:
+                log.exception("%s was not closed in order", type(part).__name__)
+        try:
+            await asyncio.wait_for(self.pool.close(), 5)
+        except TimeoutError:
+            self.pool.terminate()
+
+    async def healthy(self) -> dict[str, str]:
+        """What is wrong, by part; empty where all is well."""
+        problems: dict[str, str] = {}
+        try:
+            async with asyncio.timeout(5), self.acquire() as conn:
+                if await conn.fetchval("SHOW transaction_read_only") == "on":
+                    problems["postgres"] = "the database is read-only"
+        except (StorageError, TimeoutError) as error:
+            problems["postgres"] = f"does not answer: {error or 'time out'}"
+        problems.update(self.changes.problems())
+        try:
+            blob_problem = await asyncio.wait_for(self.blobs.problem(), 5)
+        except TimeoutError:
+            blob_problem = "does not answer"
+        if blob_problem:
+            problems["blobs"] = blob_problem
+        return problems
+
+    @asynccontextmanager
+    async def acquire(self) -> AsyncIterator[Any]:
+        """A connection for reading, or for one statement that commits by itself."""
+        try:
+            async with self.pool.acquire(timeout=self.config.lock_timeout_seconds) as conn:
+                yield conn
+        except StorageError:
+            raise
+        except Exception as error:
+            if is_unavailable(error):
+                raise Unavailable(f"{type(error).__name__}: {error}") from error
+            raise
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Any]:
+        """A connection inside BEGIN … COMMIT (READ COMMITTED); an exception from the body rolls back."""
+        async with self.acquire() as conn:
+            await conn.execute("BEGIN")
+            try:
+                yield conn
+            except BaseException:
+                await _roll_back(conn)
+                raise
+            await commit(conn, self.config.lock_timeout_seconds)
+
+    async def deliver(self, message: Any, placements: Any, **options: Any) -> Any:
+        """See Committer.deliver."""
+        return await self.committer.deliver(message, placements, **options)
+
+
+async def _roll_back(conn: Any) -> None:
+    if conn.is_closed():
+        return
+    try:
+        await asyncio.wait_for(conn.execute("ROLLBACK"), 5)
+    except Exception:
+        conn.terminate()
+    except BaseException:
+        conn.terminate()
+        raise

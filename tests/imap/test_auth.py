@@ -1,0 +1,168 @@
+"""Who may log in, and what the server says of itself in each state."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import ssl
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mailserver.imap.auth import ALWAYS
+from storage import Store
+from tests.imap.conftest import Client, Server, running
+
+ALL = " ".join(ALWAYS)
+
+
+@pytest.mark.usefixtures("cut")
+async def test_capability_tells_the_truth_in_each_state(server: Server) -> None:
+    await server.play(
+        f"""
+        S: * OK [CAPABILITY {ALL} STARTTLS AUTH=PLAIN AUTH=LOGIN] …
+        C: a CAPABILITY
+        S: * CAPABILITY {ALL} STARTTLS AUTH=PLAIN AUTH=LOGIN
+        S: a OK CAPABILITY completed
+        C: b LOGIN alice pw
+        S: b OK [CAPABILITY {ALL}] LOGIN completed
+        C: c CAPABILITY
+        S: * CAPABILITY {ALL}
+        S: c OK CAPABILITY completed
+        """
+    )
+
+
+async def test_without_tls_no_login(store: Store, certificate: Path) -> None:
+    """RFC 3501 §6.2.3; RFC 5530, PRIVACYREQUIRED."""
+    async with running(store, certificate, server={"insecure_loopback_auth": False}) as server:
+        await server.play(
+            f"""
+            S: * OK [CAPABILITY {ALL} STARTTLS LOGINDISABLED] …
+            C: a LOGIN alice pw
+            S: a NO [PRIVACYREQUIRED] …
+            C: b AUTHENTICATE PLAIN AGFsaWNlAHB3
+            S: b NO [PRIVACYREQUIRED] …
+            """
+        )
+
+
+@pytest.mark.usefixtures("cut")
+@pytest.mark.parametrize(
+    "dialogue",
+    [
+        "C: a LOGIN alice pw",
+        'C: a login "alice@example.org" "pw"',
+        "C: a LOGIN {5}\nS: + …\nC: alice {2+}\nC: pw",
+        "C: a AUTHENTICATE PLAIN\nS: +\nC: AGFsaWNlAHB3",
+        "C: a AUTHENTICATE PLAIN AGFsaWNlAHB3",
+        "C: a AUTHENTICATE PLAIN YWxpY2UAYWxpY2UAcHc=",
+        "C: a AUTHENTICATE LOGIN\nS: + VXNlcm5hbWU6\nC: YWxpY2U=\nS: + UGFzc3dvcmQ6\nC: cHc=",
+        "C: a AUTHENTICATE LOGIN YWxpY2U=\nS: + UGFzc3dvcmQ6\nC: cHc=",
+    ],
+)
+async def test_ways_to_log_in(server: Server, dialogue: str) -> None:
+    await server.play(f"S: * OK …\n{dialogue}\nS: a OK [CAPABILITY …] … completed\nC: b NAMESPACE\nS: * NAMESPACE …")
+
+
+@pytest.mark.parametrize(
+    ("dialogue", "answer"),
+    [
+        ("C: a LOGIN alice wrong", "a NO [AUTHENTICATIONFAILED] Wrong name or password"),
+        ("C: a LOGIN nobody pw", "a NO [AUTHENTICATIONFAILED] Wrong name or password"),
+        ("C: a AUTHENTICATE PLAIN Ym9iAGFsaWNlAHB3", "a NO [AUTHORIZATIONFAILED] …"),
+        ("C: a AUTHENTICATE PLAIN\nS: +\nC: *", "a BAD Authentication cancelled"),
+        ("C: a AUTHENTICATE PLAIN\nS: +\nC: !!", "a BAD Invalid base64"),
+        ("C: a AUTHENTICATE PLAIN =", "a BAD Invalid PLAIN response"),
+        ("C: a AUTHENTICATE CRAM-MD5", "a NO [CANNOT] …"),
+        ("C: a SELECT INBOX", "a BAD Command is not allowed before login"),
+        ("C: a LOGIN alice", "a BAD …"),
+        ("C: a FROB", "a BAD …"),
+    ],
+)
+async def test_who_is_not_let_in_may_try_again(server: Server, dialogue: str, answer: str) -> None:
+    await server.play(
+        f"S: * OK …\n{dialogue}\nS: {answer}\nC: b LOGIN alice pw\nS: b OK …\nC: c LOGIN alice pw\nS: c BAD …"
+    )
+
+
+async def test_disabled_account(server: Server) -> None:
+    from storage import accounts
+
+    account = await accounts.find(server.store, "alice")
+    await accounts.set_status(server.store, account.account_id, "disabled")
+    await server.play("S: * OK …\nC: a LOGIN alice pw\nS: a NO [AUTHORIZATIONFAILED] The account is disabled")
+
+
+async def test_sessions_of_an_account_are_bounded(store: Store, certificate: Path) -> None:
+    bounds: dict[str, Any] = {"imap": {"max_connections_per_account": 2}, "server": {"trusted_networks": []}}
+    async with running(store, certificate, **bounds) as server:
+        first = await server.logged_in()
+        await server.logged_in()
+        await server.play("S: * OK …\nC: a LOGIN alice pw\nS: a NO [LIMIT] …\nC: b LOGIN bob pw\nS: b OK …")
+        await first.ask("LOGOUT")
+        assert await first.closed()
+        await server.logged_in()
+
+
+async def test_connections_are_bounded(store: Store, certificate: Path) -> None:
+    bounds: dict[str, Any] = {"imap": {"max_connections": 1}, "server": {"trusted_networks": []}}
+    async with running(store, certificate, **bounds) as server:
+        await server.play("1S: * OK …\n2S: * BYE [UNAVAILABLE] Too many connections\n2S: \n1C: a NOOP\n1S: a OK …")
+
+
+async def test_logout(server: Server) -> None:
+    [client] = await server.play("S: * OK …\nC: a LOGOUT\nS: * BYE …\nS: a OK LOGOUT completed")
+    assert await client.closed()
+
+
+async def test_id(server: Server) -> None:
+    await server.play('S: * OK …\nC: a ID ("name" "test")\nS: * ID ("name" "Pillarbox")\nS: a OK ID completed')
+
+
+def _trusting() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+async def test_starttls(server: Server) -> None:
+    [client] = await server.play("S: * OK …\nC: a STARTTLS\nS: a OK Begin TLS negotiation now")
+    await client.writer.start_tls(_trusting())
+    await server.play(
+        f"""
+        C: b CAPABILITY
+        S: * CAPABILITY {ALL} AUTH=PLAIN AUTH=LOGIN
+        S: b OK CAPABILITY completed
+        C: c STARTTLS
+        S: c BAD TLS is active already
+        C: d LOGIN alice pw
+        S: d OK …
+        """,
+        client,
+    )
+
+
+async def test_what_was_sent_in_clear_behind_starttls_is_not_carried_out(server: Server) -> None:
+    """RFC 3501 §6.2.1; the octets came from anyone."""
+    client = await server.connect()
+    await client.line()
+    await client.send(b"a STARTTLS\r\nevil LOGIN alice pw\r\n")
+    assert (await client.line()).startswith("a OK")
+    await client.writer.start_tls(_trusting())
+    await server.play("C: b NOOP\nS: b OK NOOP completed\nC: c SELECT INBOX\nS: c BAD …", client)
+
+
+async def test_tls_from_the_start(server: Server) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.tls_port, ssl=_trusting())
+    client = Client(reader, writer, 0)
+    await server.play(f"S: * OK [CAPABILITY {ALL} AUTH=PLAIN AUTH=LOGIN] …\nC: a LOGIN alice pw\nS: a OK …", client)
+    client.close()
+
+
+async def test_the_longest_sasl_line(server: Server) -> None:
+    """A longer one is refused and the session stays in step."""
+    long = base64.b64encode(b"x" * 20_000).decode()
+    await server.play(f"S: * OK …\nC: a AUTHENTICATE PLAIN\nS: +\nC: {long}\nS: a BAD …\nC: b NOOP\nS: b OK …")

@@ -1,0 +1,41 @@
+"""STATUS."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.imap.conftest import Server
+from tests.imap.mail import put
+
+
+@pytest.mark.usefixtures("cut")
+async def test_status(server: Server) -> None:
+    await put(server, b"one", flags=1)
+    await put(server, b"two")
+    client = await server.logged_in()
+    await server.play(
+        """
+        C: a STATUS inbox (UNSEEN MESSAGES RECENT UIDNEXT)
+        S: * STATUS INBOX (UNSEEN 1 MESSAGES 2 RECENT 2 UIDNEXT 3)
+        S: a OK STATUS completed
+        C: b STATUS "Drafts" (UIDVALIDITY)
+        S: * STATUS Drafts (UIDVALIDITY …)
+        S: b OK …
+        C: c STATUS Nowhere (MESSAGES)
+        S: c NO [NONEXISTENT] …
+        C: d STATUS INBOX (FROB)
+        S: d BAD …
+        C: e STATUS INBOX ()
+        S: e BAD …
+        """,
+        client,
+    )
+
+
+async def test_status_claims_nothing_recent(server: Server) -> None:
+    await put(server, b"one")
+    client = await server.logged_in()
+    for _ in range(2):
+        assert "* STATUS INBOX (RECENT 1)" in await client.ask("STATUS INBOX (RECENT)")
+    assert "* 1 RECENT" in await client.ask("SELECT INBOX")
+    assert "* STATUS INBOX (RECENT 0)" in await client.ask("STATUS INBOX (RECENT)")

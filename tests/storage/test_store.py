@@ -1,0 +1,114 @@
+"""Transactions and what a failure means: surely absent, or unknown, and never a success that is none."""
+
+from __future__ import annotations
+
+import asyncio
+
+import asyncpg
+import pytest
+
+from config.schema import Config
+from storage import mailboxes
+from storage.errors import OutcomeUnknown, Unavailable
+from storage.store import Store, commit, is_unavailable
+from tests.storage.conftest import ALICE, OpenStore
+
+
+async def box_names(store: Store) -> list[str]:
+    return [box.name[0] for box in await mailboxes.list_all(store, ALICE)]
+
+
+async def test_an_exception_rolls_back(store: Store) -> None:
+    with pytest.raises(KeyError):
+        async with store.transaction() as conn:
+            await conn.execute("UPDATE mailboxes SET name = '{lost}' WHERE account_id = 1 AND mailbox_id = 2")
+            raise KeyError
+    assert "lost" not in await box_names(store)
+
+
+async def test_the_database_is_away() -> None:
+    config = Config()
+    with pytest.raises(Unavailable):
+        await Store.open(
+            config.storage, mail=config.mail, dsn="postgresql://nobody@/x?host=/nowhere", redis_url=None,
+            blobs="/tmp/none", install_key=b"i" * 32, master_key=b"m" * 32, worker="w",
+        )  # fmt: skip
+
+
+async def test_a_connection_that_breaks_in_a_transaction(store: Store) -> None:
+    with pytest.raises(Unavailable):
+        async with store.transaction() as conn:
+            async with store.acquire() as other:
+                await other.execute("SELECT pg_terminate_backend($1)", conn.get_server_pid())
+            await asyncio.sleep(0.1)
+            await conn.execute("SELECT 1")
+    assert await box_names(store)
+
+
+async def test_commit_of_a_failed_transaction_is_unavailable(database: str) -> None:
+    conn = await asyncpg.connect(database)
+    await conn.execute("BEGIN")
+    with pytest.raises(asyncpg.PostgresError):
+        await conn.execute("SELECT 1/0")
+    with pytest.raises(Unavailable):
+        await commit(conn, 5)
+    await conn.close()
+
+
+async def test_no_answer_to_commit_is_unknown(database: str) -> None:
+    conn, other = await asyncpg.connect(database), await asyncpg.connect(database)
+    await conn.execute("BEGIN")
+    await other.execute("SELECT pg_terminate_backend($1)", conn.get_server_pid())
+    with pytest.raises(OutcomeUnknown):
+        await commit(conn, 5)
+    await other.close()
+
+
+async def test_commit_is_not_cancelled_with_its_task(database: str) -> None:
+    conn, other = await asyncpg.connect(database), await asyncpg.connect(database)
+    await conn.execute("CREATE TABLE t (n int)")
+    await conn.execute("BEGIN")
+    await conn.execute("INSERT INTO t VALUES (1)")
+    task = asyncio.create_task(commit(conn, 5))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert conn.is_closed()
+    assert await other.fetchval("SELECT count(*) FROM t") in (0, 1)
+    await other.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (asyncpg.TooManyConnectionsError("x"), True),
+        (asyncpg.AdminShutdownError("x"), True),
+        (asyncpg.CannotConnectNowError("x"), True),
+        (asyncpg.ReadOnlySQLTransactionError("x"), True),
+        (asyncpg.DeadlockDetectedError("x"), True),
+        (asyncpg.ConnectionDoesNotExistError("x"), True),
+        (ConnectionRefusedError(), True),
+        (TimeoutError(), True),
+        (asyncpg.UniqueViolationError("x"), False),
+        (asyncpg.UndefinedTableError("x"), False),
+        (KeyError(), False),
+    ],
+)
+def test_which_failures_say_unavailable(error: Exception, expected: bool) -> None:
+    assert is_unavailable(error) is expected
+
+
+async def test_health(open_store: OpenStore, store: Store) -> None:
+    async with asyncio.timeout(5):
+        while await store.healthy():
+            await asyncio.sleep(0.05)
+    store.changes._redis_url = "unix:///nowhere"
+    assert set(await store.healthy()) == {"redis"}
+
+
+async def test_read_only_is_unavailable(store: Store) -> None:
+    with pytest.raises(Unavailable):
+        async with store.transaction() as conn:
+            await conn.execute("SET TRANSACTION READ ONLY")
+            await conn.execute("UPDATE mailboxes SET messages = 1 WHERE account_id = 1 AND mailbox_id = 1")
