@@ -22,7 +22,7 @@ from storage import codec, content, mailboxes, membership
 from storage.account_state import State
 from storage.blobs import generation
 from storage.content import Message
-from storage.errors import NotFound, OverQuota, StorageError, Unavailable
+from storage.errors import NotFound, OutcomeUnknown, OverQuota, StorageError, Unavailable
 from storage.membership import Change, Effect, Lists
 from storage.records import AccountId, Mailbox, MailboxId, MessageId, ModSeq, Notice, Placed, Placement, Uid
 
@@ -131,6 +131,7 @@ class StatementBatch:
         self._threads: dict[tuple[int, int], int] = {}
         self._new_refs: list[tuple[int, int, int]] = []
         self._rows: dict[str, list[tuple[Any, ...]]] = {}
+        self._settling = False
         self._answers: list[tuple[Pending, list[Placed]]] = []
         self._refusals: list[tuple[Pending, Exception]] = []
         self._notices: list[Notice] = []
@@ -154,7 +155,12 @@ class StatementBatch:
         return self._accounts
 
     async def find(self, pending: Pending) -> bool:
-        """Was this attempt committed? Then `publish` answers it, and tells of it, which nobody has done yet."""
+        """Was this attempt committed? Then `publish` answers it, and tells of it, which nobody has done yet.
+
+        Not found does not prove that it never will be: the lost call may still be on its way. Writing it again is safe,
+        since the key is the same; a refusal would be more than we know.
+        """
+        self._settling = True
         placed: list[Placed] = []
         for account in pending.accounts:
             if await self._conn.fetchval(_FIND_ATTEMPT, account, pending.message_id) != pending.trace_id:
@@ -345,7 +351,7 @@ class StatementBatch:
         for pending, placed in self._answers:
             pending.resolve(placed)
         for pending, error in self._refusals:
-            pending.refuse(error)
+            pending.refuse(OutcomeUnknown(str(error)) if self._settling else error)
 
     def _changes(self) -> list[Notice]:
         notices = []

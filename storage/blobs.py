@@ -160,7 +160,9 @@ class DirectoryBlobs:
             if folder.name.isdigit() and int(folder.name) < before:
                 number = int(folder.name).to_bytes(4, "big")
                 for path in folder.glob("??/*"):
-                    if len(path.name) == 64:
+                    if path.name.startswith("."):
+                        path.unlink(missing_ok=True)  # a put that broke off
+                    elif len(path.name) == 64:
                         yield number + bytes.fromhex(path.name)
 
     def _problem(self) -> str | None:

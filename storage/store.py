@@ -106,7 +106,10 @@ async def finish(conn: Any, work: Awaitable[T], timeout: float) -> T:
     error = task.exception()
     if error is None:
         return task.result()
-    if isinstance(error, asyncpg.PostgresError) and _severity(error) == "ERROR":
+    # DataError is also what the driver says of arguments that it cannot encode, before it sends anything.
+    if isinstance(error, asyncpg.DataError) or (
+        isinstance(error, asyncpg.PostgresError) and _severity(error) == "ERROR"
+    ):
         raise error
     raise OutcomeUnknown(str(error)) from error
 

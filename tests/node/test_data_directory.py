@@ -82,9 +82,9 @@ def test_a_certificate_may_be_there_first(base: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may do everything")
 def test_a_folder_that_may_not_be_written(base: Path) -> None:
-    (base / "data").mkdir(mode=0o500)
-    with pytest.raises(DataDirectoryError, match="cannot be used"):
-        make(base / "data")
+    (base / "closed").mkdir(mode=0o500)
+    with pytest.raises(DataDirectoryError, match="cannot be used: Permission denied"):
+        make(base / "closed" / "data")
 
 
 @needs_root

@@ -117,6 +117,15 @@ async def test_a_crash_leaves_garbage_never_a_hole(tmp_path: Path, monkeypatch: 
     assert await held.get(await held.put(b"x")) == b"x"
 
 
+async def test_what_a_broken_put_left_goes_in_time(tmp_path: Path) -> None:
+    held = DirectoryBlobs(tmp_path, keys())
+    ref = await held.put(b"x")
+    left = next(tmp_path.glob("*/??")) / ".left.1.2"
+    left.write_bytes(b"half")
+    assert await held.listed(blobs.generation_of(ref)) == [] and left.exists()
+    assert await held.listed(blobs.generation_of(ref) + 1) == [ref] and not left.exists()
+
+
 async def test_the_sweeper_takes_old_garbage_only(store: Store) -> None:
     await deliver(store, blobs=(b"kept" * 50_000,))
     await store.blobs.put(b"garbage")
