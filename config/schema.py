@@ -213,9 +213,9 @@ class StorageConfig(Section):
     )
     blobs: str | None = setting(
         None,
-        "Where large message parts are kept: a directory, or s3://bucket/prefix?endpoint=…",
+        "Directory for large message parts. An object store (s3://bucket/prefix) is not served yet.",
         shown_default="blobs/ in the data directory",
-        example="s3://mail/blobs?endpoint=https://s3.example.org",
+        example="/srv/pillarbox/blobs",
     )
     pool_size: int = setting(4, "Database connections of one worker, at most.", unit="connections", ge=2, le=100)
     blob_threshold_octets: Octets = setting(

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 from storage import codec, content, mailboxes, membership
 from storage.batch import Pending, placed_at
 from storage.errors import LimitReached, NotFound, OverQuota, Unavailable
-from storage.membership import Change, Effect
-from storage.records import AccountId, Placed, Placement
+from storage.membership import Effect
+from storage.pages import PAGE_BITS
+from storage.records import AccountId, Notice, Placed, Placement
 from storage.store import NEVER, finish
 
 if TYPE_CHECKING:
@@ -80,17 +81,17 @@ class FunctionBatch:
     async def publish(self) -> None:
         """After the commit: views first, then notices, then the answers, which nothing on the way may change."""
         answers: dict[Pending, list[Placed] | Exception] = {}
-        changes: dict[int, Change] = {}
+        told: dict[int, Notice] = {}
         for row in self._rows:
             pending, status = self._batch[row["message"] - 1], row["status"]
             if status == "placed":
                 placed = answers.setdefault(pending, [])
                 assert isinstance(placed, list)
-                self._take(pending, row, placed, changes)
+                self._take(pending, row, placed, told)
             elif status != "skipped":
                 answers[pending] = _refusal(status)
         try:
-            await self._store.changes.publish([change.publish(self._store) for change in changes.values()])
+            await self._store.changes.publish(list(told.values()))
         except Exception:
             log.exception("a committed change could not be told")
         for pending, answer in answers.items():
@@ -99,13 +100,15 @@ class FunctionBatch:
             else:
                 pending.refuse(answer)
 
-    def _take(self, pending: Pending, row: Any, placed: list[Placed], changes: dict[int, Change]) -> None:
+    def _take(self, pending: Pending, row: Any, placed: list[Placed], told: dict[int, Notice]) -> None:
         """One copy that was placed; they come in the order of the placements."""
         placement = pending.placements[len(placed)]
-        effect = _effect(pending, placement, row)
+        account, mailbox = placement.account_id, placement.mailbox_id
         placed.append(placed_at(placement, row["uidvalidity"], row["uidnext"] - 1, row["modseq"], pending.message_id))
-        change = changes.setdefault(placement.account_id, Change(placement.account_id, row["modseq"], []))
-        change.effects.append(effect)
+        if self._store.views.holds(account, mailbox):
+            self._store.views.apply(_effect(pending, placement, row))
+        notice = told.setdefault(account, Notice("mail", account, row["modseq"]))
+        notice.pages[mailbox] = ((row["uidnext"] - 1) >> PAGE_BITS,)
 
 
 def _effect(pending: Pending, placement: Placement, row: Any) -> Effect:

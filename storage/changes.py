@@ -36,6 +36,8 @@ _NOTIFY = "SELECT pg_notify($1, $2)"
 _MAX_PAYLOAD = 7900
 _MAX_WAITING = 10_000
 _RETRY_SECONDS = 0.5
+_GATHER_SECONDS = 0.005
+"""The first change goes out at once; those that follow within so long go together."""
 _REDIS_SECONDS = 1.0
 _SILENCE_SECONDS = 3.0
 """A subscription is asked for a sign of life once a second and given up after so long without one."""
@@ -90,6 +92,20 @@ def _halves(notices: Sequence[Notice]) -> list[Sequence[Notice]]:
     return [[replace(notice, pages=dict(part))] for part in (boxes[:middle], boxes[middle:])]
 
 
+def merged(notices: Sequence[Notice]) -> list[Notice]:
+    """The same said in fewer words: one notice of mail an account, with its highest modseq."""
+    found: dict[tuple[str, int], Notice] = {}
+    for notice in notices:
+        key = (notice.kind, notice.account_id)
+        before = found.get(key)
+        if before is None:
+            found[key] = notice
+        elif before != notice:
+            pages = before.pages | notice.pages
+            found[key] = Notice(notice.kind, notice.account_id, max(before.modseq, notice.modseq), pages)
+    return list(found.values())
+
+
 async def notify(conn: Any, notice: Notice) -> None:
     """Tells all workers when the caller's transaction commits, through the database alone."""
     await conn.execute(_NOTIFY, CHANNEL, encode([notice], ""))
@@ -105,6 +121,7 @@ class Changes:
         self._listeners: dict[object, Listener] = {}
         self._waiting: list[Notice] = []
         self._sending = False
+        self._own = encode([], store.worker).removesuffix("[]}")
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self.database_up = False
@@ -173,7 +190,7 @@ class Changes:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            notices, self._waiting = self._waiting, []
+            notices, self._waiting = merged(self._waiting), []
             if not notices:
                 continue
             self._sending = True
@@ -184,6 +201,7 @@ class Changes:
                 log.exception("changes could not be told; other workers will find them by polling")
             finally:
                 self._sending = False
+            await asyncio.sleep(_GATHER_SECONDS)
 
     async def _send_redis(self, notices: list[Notice]) -> bool:
         if self._redis is None or not self.redis_up:
@@ -205,14 +223,17 @@ class Changes:
             log.warning("changes could not be told; other workers will find them by polling")
 
     def _receive(self, payload: str | bytes) -> None:
+        if isinstance(payload, bytes):
+            payload = payload.decode(errors="replace")
+        if payload.startswith(self._own):
+            return
         try:
-            sender, notices = decode(payload)
+            _, notices = decode(payload)
         except ValueError:
             log.warning("not understood on the change feed: %r", payload[:200])
             return
-        if sender != self._store.worker:
-            for notice in notices:
-                self._dispatch(notice)
+        for notice in notices:
+            self._dispatch(notice)
 
     async def _listen_redis(self) -> None:
         assert self._redis is not None

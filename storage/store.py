@@ -93,25 +93,27 @@ async def finish(conn: Any, work: Awaitable[T], timeout: float) -> T:
     The server's ERROR is raised as it is: surely nothing was written. Any other failure is OutcomeUnknown.
     """
     task = asyncio.ensure_future(work)
+    # A dropped socket ends the wait; the driver's own time-out would cancel the statement.
+    watchdog = asyncio.get_running_loop().call_later(timeout, conn.terminate)
     try:
-        done, _ = await asyncio.wait({task}, timeout=timeout)
+        return await asyncio.shield(task)
     except asyncio.CancelledError:
         conn.terminate()
         task.add_done_callback(lambda t: t.cancelled() or t.exception())
         raise
-    if not done:
-        conn.terminate()
-        task.add_done_callback(lambda t: t.cancelled() or t.exception())
-        raise OutcomeUnknown("the commit was not answered in time")
-    error = task.exception()
-    if error is None:
-        return task.result()
+    except Exception as error:
+        if _surely_absent(error):
+            raise
+        raise OutcomeUnknown(str(error) or type(error).__name__) from error
+    finally:
+        watchdog.cancel()
+
+
+def _surely_absent(error: Exception) -> bool:
     # DataError is also what the driver says of arguments that it cannot encode, before it sends anything.
-    if isinstance(error, asyncpg.DataError) or (
-        isinstance(error, asyncpg.PostgresError) and _severity(error) == "ERROR"
-    ):
-        raise error
-    raise OutcomeUnknown(str(error)) from error
+    if isinstance(error, asyncpg.DataError):
+        return True
+    return isinstance(error, asyncpg.PostgresError) and _severity(error) == "ERROR"
 
 
 class Store:

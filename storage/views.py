@@ -288,6 +288,11 @@ class Views:
         if view is not None:
             view.claimed(recent_uid)
 
+    def holds(self, account_id: int, mailbox_id: int) -> bool:
+        """Is this mailbox in memory, so that a change of it is worth describing?"""
+        key = (account_id, mailbox_id)
+        return key in self._open or key in self._idle
+
     def _held(self, account_id: int, mailbox_id: int) -> MailboxView | None:
         key = (account_id, mailbox_id)
         view = self._open.get(key) or self._idle.get(key)

@@ -67,6 +67,7 @@ class Deadlines:
     def start(self) -> None:
         """Sweeps from now on, in the running loop."""
         if self._timer is None:
+            self.now = monotonic()
             self._timer = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._tick)
 
     def stop(self) -> None:

@@ -42,6 +42,7 @@ CREATE FUNCTION deliver_batch(
 DECLARE
     moment bigint := extract(epoch FROM now())::bigint;
     locked bigint[] := '{}';
+    raised bigint[] := '{}';                       -- accounts whose modseq this batch has raised
     account bigint;
     state account_state%ROWTYPE;
     box mailboxes%ROWTYPE;
@@ -50,6 +51,7 @@ DECLARE
     room int;
     refused text;
     thread bigint;
+    hit int;                                       -- the id by which the thread was found
     known bigint;
     p int := 1; p_end int;
     c int := 1; c_end int;
@@ -60,7 +62,6 @@ BEGIN
         PERFORM 1 FROM account_state s WHERE s.account_id = account FOR UPDATE SKIP LOCKED;
         IF FOUND THEN
             locked := locked || account;
-            UPDATE account_state s SET modseq = s.modseq + 1 WHERE s.account_id = account;
         END IF;
     END LOOP;
 
@@ -110,17 +111,20 @@ BEGIN
 
         IF outcome = 'placed' THEN
             FOR i IN c .. c_end - 1 LOOP
-                thread := NULL;
+                thread := m_id[m];
+                hit := 0;
                 FOR j IN t_start .. t_end - 1 LOOP
                     CONTINUE WHEN t_account[j] <> c_account[i];
-                    SELECT r.thread_id INTO thread FROM thread_refs r
+                    SELECT r.thread_id INTO known FROM thread_refs r
                     WHERE r.account_id = c_account[i] AND r.msgid_hash = t_hash[j];
-                    EXIT WHEN FOUND;
-                    thread := NULL;
+                    IF FOUND THEN
+                        thread := known;
+                        hit := j;
+                        EXIT;
+                    END IF;
                 END LOOP;
-                thread := coalesce(thread, m_id[m]);
                 FOR j IN t_start .. t_end - 1 LOOP
-                    CONTINUE WHEN t_account[j] <> c_account[i];
+                    CONTINUE WHEN t_account[j] <> c_account[i] OR j = hit;
                     INSERT INTO thread_refs (account_id, msgid_hash, thread_id) VALUES (c_account[i], t_hash[j], thread)
                     ON CONFLICT DO NOTHING;
                 END LOOP;
@@ -132,10 +136,15 @@ BEGIN
                 VALUES (c_account[i], m_id[m], c_codec[i], c_layout[i], c_octets[i]);
             END LOOP;
             FOR j IN p .. p_end - 1 LOOP
-                UPDATE account_state s SET used_octets = s.used_octets + p_size[j], used_messages = s.used_messages + 1
+                UPDATE account_state s SET used_octets = s.used_octets + p_size[j], used_messages = s.used_messages + 1,
+                    modseq = s.modseq + CASE WHEN p_account[j] = ANY(raised) THEN 0 ELSE 1 END
                 WHERE s.account_id = p_account[j] RETURNING * INTO state;
-                SELECT x.highestmodseq INTO known FROM mailboxes x
-                WHERE x.account_id = p_account[j] AND x.mailbox_id = p_mailbox[j];
+                raised := raised || p_account[j];
+                known := box.highestmodseq;        -- of the only placement, read above
+                IF p_end - p > 1 THEN
+                    SELECT x.highestmodseq INTO known FROM mailboxes x
+                    WHERE x.account_id = p_account[j] AND x.mailbox_id = p_mailbox[j];
+                END IF;
                 UPDATE mailboxes x SET uidnext = x.uidnext + 1, highestmodseq = state.modseq, modseq = state.modseq,
                     recent = x.recent + 1, messages = x.messages + 1, octets = x.octets + p_size[j],
                     unseen = x.unseen + CASE WHEN p_flags[j] & 1 = 0 THEN 1 ELSE 0 END,

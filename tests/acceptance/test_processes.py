@@ -54,6 +54,17 @@ def gone(pids: list[int]) -> bool:
     return not any(Path(f"/proc/{pid}/cwd").exists() for pid in pids)
 
 
+def taken(server: Pillarbox) -> bool:
+    """Offers a message for Alice once; False where the server says "try again later"."""
+    try:
+        deliver(server, message(ALICE.address), ALICE.address)
+    except smtplib.SMTPResponseException as refusal:
+        if refusal.smtp_code // 100 != 4:
+            raise
+        return False
+    return True
+
+
 def supervisor(server: Pillarbox) -> int:
     assert server.process is not None
     return server.process.pid
@@ -122,8 +133,7 @@ def test_a_killed_service_heals(running: Pillarbox, kind: str) -> None:
         (pid,) = running.processes()[kind]
         os.kill(pid, signal.SIGKILL)
         eventually(lambda pid=pid: pid not in running.processes()[kind] and running.processes()[kind], 10, kind)
-        assert running.run("ready", "--wait", "20").returncode == 0
-        deliver(running, message(ALICE.address), ALICE.address)
+        eventually(lambda: taken(running), 20, "mail is taken again", every=0.2)
     with imap(running, ALICE) as client:
         assert status(client, "INBOX") == 3
 
