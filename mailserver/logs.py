@@ -25,6 +25,8 @@ FLUSH_OCTETS = 32 * 1024
 # A write of this size to a pipe is not torn apart by those of other processes (POSIX write, PIPE_BUF).
 ATOMIC_OCTETS = 4096
 
+_JSON = json.JSONEncoder(ensure_ascii=False, default=str, separators=(",", ":"))
+
 Format = Literal["auto", "console", "json"]
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
@@ -121,7 +123,7 @@ class _Lines:
     def line(self, level: str, text: str, fields: Mapping[str, object]) -> str:
         if self._json:
             whole = {"time": self._now() + "Z", "level": level, "event": text, **self._fields, **fields}
-            return json.dumps(whole, ensure_ascii=False, default=str, separators=(",", ":"))
+            return _JSON.encode(whole)
         shown = " ".join(f"{name}={_shown(value)}" for name, value in (*self._fields.items(), *fields.items()))
         lines = str(fields["traceback"]) if "traceback" in fields else ""
         if lines:

@@ -27,7 +27,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CALL = "SELECT * FROM deliver_batch({})".format(", ".join(f"${n}" for n in range(1, 31)))
+_MESSAGE = ("bigint", "uuid", "bigint", "int", "bytea", "bytea", "bytea", "bigint", "text", "boolean", "bigint")
+_COPY = ("int", "bigint", "bytea", "smallint", "bytea", "bytea")
+_PLACEMENT = ("int", "bigint", "bigint", "bigint", "bigint", "int")
+_THREAD = ("int", "bigint", "bigint")
+_BLOB = ("int", "bigint", "bytea")
+_TYPES = ("bigint", *_MESSAGE, *_COPY, *_PLACEMENT, *_THREAD, *_BLOB)
+_AS_THEY_ARE = ("bytea", "text")
+
+# The driver looks at every element of an array as if it might be an array itself, which costs more than all the rest;
+# so numbers travel as text, which the server turns into arrays.
+CALL = "SELECT * FROM deliver_batch({})".format(
+    ", ".join(f"${n}" if kind in _AS_THEY_ARE else f"${n}::text::{kind}[]" for n, kind in enumerate(_TYPES, 1))
+)
 
 
 def can_write(pending: Pending) -> bool:
@@ -67,9 +79,10 @@ class FunctionBatch:
                 copies.append((number, account, prefixes[account], *self._sealed(account, pending)))
                 threads += [(number, account, h) for h in pending.thread_hashes(self._store.keys, account)]
                 blobs += [(number, account, ref) for ref in pending.message.refs]
-        accounts = sorted({account for pending in self._batch for account in pending.accounts})
-        tables = ((messages, 11), (copies, 6), (placements, 6), (threads, 3), (blobs, 3))
-        return [accounts, *(column for table, width in tables for column in _columns(table, width))]
+        accounts = [(account,) for account in sorted({a for pending in self._batch for a in pending.accounts})]
+        tables = ((accounts, _TYPES[:1]), (messages, _MESSAGE), (copies, _COPY), (placements, _PLACEMENT))
+        rest = ((threads, _THREAD), (blobs, _BLOB))
+        return [column for table, kinds in (*tables, *rest) for column in _columns(table, kinds)]
 
     def _sealed(self, account: AccountId, pending: Pending) -> tuple[int, bytes | None, bytes]:
         message = pending.message
@@ -147,5 +160,10 @@ def _message(pending: Pending) -> tuple[Any, ...]:
     )
 
 
-def _columns(rows: list[tuple[Any, ...]], width: int) -> list[list[Any]]:
-    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(width)]
+def _columns(rows: Sequence[tuple[Any, ...]], kinds: tuple[str, ...]) -> list[Any]:
+    """The rows' columns, one argument each."""
+    columns: Sequence[Sequence[Any]] = list(zip(*rows, strict=True)) if rows else [()] * len(kinds)
+    return [
+        list(column) if kind in _AS_THEY_ARE else f"{{{','.join(map(str, column))}}}"
+        for column, kind in zip(columns, kinds, strict=True)
+    ]

@@ -36,11 +36,13 @@ _NOTIFY = "SELECT pg_notify($1, $2)"
 _MAX_PAYLOAD = 7900
 _MAX_WAITING = 10_000
 _RETRY_SECONDS = 0.5
-_GATHER_SECONDS = 0.005
+_GATHER_SECONDS = 0.02
 """The first change goes out at once; those that follow within so long go together."""
 _REDIS_SECONDS = 1.0
 _SILENCE_SECONDS = 3.0
 """A subscription is asked for a sign of life once a second and given up after so long without one."""
+
+_JSON = json.JSONEncoder(separators=(",", ":"))
 
 Listener = Callable[[Notice], None]
 
@@ -53,7 +55,7 @@ def encode(notices: Sequence[Notice], sender: str, *, short: bool = False) -> st
         if notice.pages:
             item["pages"] = {str(k): [] if short else list(v) for k, v in notice.pages.items()}
         items.append(item)
-    return json.dumps({"from": sender, "notices": items}, separators=(",", ":"))
+    return _JSON.encode({"from": sender, "notices": items})
 
 
 def decode(payload: str | bytes) -> tuple[str, list[Notice]]:

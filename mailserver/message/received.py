@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from functools import lru_cache
 
 from mailserver.message import dates, headers
 
@@ -80,6 +81,7 @@ def _path(path: str) -> str:
     return _NOT_PATH.sub("?", path[:MAX_PATH])
 
 
+@lru_cache(maxsize=256)
 def _literal(peer: str) -> str:
     """RFC 5321 §4.1.3: an address literal."""
     try:
