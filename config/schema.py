@@ -351,9 +351,6 @@ class ImapConfig(Section):
         256 * KIB, "Answers that may wait for a slow reader before its session pauses.", unit="octets", ge=4 * KIB
     )
     max_errors: int = setting(50, "Bad commands in a row after which a session ends.", unit="errors", ge=1)
-    fetch_batch_octets: Octets = setting(
-        MIB, "Message octets that one FETCH holds in memory at a time.", unit="octets", ge=4 * KIB
-    )
 
 
 class AuthConfig(Section):

@@ -19,9 +19,6 @@ refused = Counter("pillarbox_connections_refused_total", "Connections that were 
 messages_received = Counter(
     "pillarbox_messages_received_total", "Messages that were accepted, by the way they came in.", ["source"]
 )
-messages_refused = Counter(
-    "pillarbox_messages_refused_total", "Messages that were refused, by the way they came in.", ["source"]
-)
 octets_received = Counter("pillarbox_received_octets_total", "Octets of accepted messages.", ["source"])
 delivery_batches = Counter("pillarbox_delivery_batches_total", "Transactions that committed messages.")
 delivered_messages = Counter(

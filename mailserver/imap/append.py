@@ -47,5 +47,6 @@ async def handle(s: Session, cmd: commands.Append) -> Done:
     _OCTETS.inc(len(cmd.message))
     if s.selected is not None and s.selected.view.mailbox_id == target.mailbox_id:
         await s.selected.including([placed[0].uid])
-    # RFC 4315 §3
-    return Done("APPEND completed", responses.append_uid(placed[0].uidvalidity, [placed[0].uid]))
+    # RFC 4315 §3. UID 0: it went elsewhere before a lost commit was found again, so there is no UID to tell.
+    code = responses.append_uid(placed[0].uidvalidity, [placed[0].uid]) if placed[0].uid else ""
+    return Done("APPEND completed", code)

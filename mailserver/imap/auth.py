@@ -101,12 +101,14 @@ async def _exchange(s: Session, exchange: sasl.Exchange, initial: bytes | None) 
 
 
 async def _log_in(s: Session, credentials: sasl.Credentials, command: str) -> Done:
-    account = await _check(s, credentials)
     service = s.service
+    mark = service.sessions.mark()
+    account = await _check(s, credentials)
     open_sessions = service.sessions.count(account.account_id)
     if open_sessions >= service.config.max_connections_per_account and not service.limits.is_trusted(s.peer[0]):
         raise Refusal("Too many sessions of this account", "LIMIT")
-    s.log_in(account)
+    if not s.log_in(account, mark):
+        raise Refusal("Wrong name or password", "AUTHENTICATIONFAILED")
     return Done(f"{command} completed", _code(s))
 
 

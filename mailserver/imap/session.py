@@ -257,12 +257,14 @@ class Session(Connection):
             raise Goodbye(event.text)
         return event.octets if isinstance(event, Line) else b""
 
-    def log_in(self, account: Account) -> None:
-        """From now on the session acts for the account."""
+    def log_in(self, account: Account, mark: int) -> bool:
+        """From now on the session acts for the account; False where its sessions were ended since `mark` was taken."""
+        if not self.service.sessions.add(account.account_id, self, since=mark):
+            return False
         self.account = account
         self.framer.limits = self.service.after_login
-        self.service.sessions.add(account.account_id, self)
         self._note_life()
+        return True
 
     def deselect(self) -> None:
         selected, self.selected = self.selected, None

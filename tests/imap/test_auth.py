@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mailserver.imap.auth import ALWAYS
-from storage import Store
+from storage import Account, Store
 from tests.imap.conftest import Client, Server, running
 
 ALL = " ".join(ALWAYS)
@@ -93,6 +93,20 @@ async def test_disabled_account(server: Server) -> None:
     account = await accounts.find(server.store, "alice")
     await accounts.set_status(server.store, account.account_id, "disabled")
     await server.play("S: * OK …\nC: a LOGIN alice pw\nS: a NO [AUTHORIZATIONFAILED] The account is disabled")
+
+
+async def test_an_account_that_ends_while_its_password_is_checked(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = server.logins.check
+
+    async def ended_meanwhile(*arguments: Any, **more: Any) -> Account:
+        account = await check(*arguments, **more)
+        server.sessions.end(account.account_id, "disabled")
+        return account
+
+    monkeypatch.setattr(server.logins, "check", ended_meanwhile)
+    await server.play("S: * OK …\nC: a LOGIN alice pw\nS: a NO [AUTHENTICATIONFAILED] …\nC: b NOOP\nS: b OK …")
 
 
 async def test_sessions_of_an_account_are_bounded(store: Store, certificate: Path) -> None:
