@@ -109,6 +109,18 @@ ALTER TABLE mailbox_pages
     ALTER modseqs SET STORAGE MAIN, ALTER sizes SET STORAGE MAIN, ALTER received SET STORAGE MAIN,
     ALTER saved SET STORAGE MAIN;
 
+-- lz4 where the server was built with it: a page is compressed anew with each delivery.
+DO $$
+BEGIN
+    ALTER TABLE mailbox_pages
+        ALTER uids SET COMPRESSION lz4, ALTER message_ids SET COMPRESSION lz4, ALTER flags SET COMPRESSION lz4,
+        ALTER modseqs SET COMPRESSION lz4, ALTER sizes SET COMPRESSION lz4, ALTER received SET COMPRESSION lz4,
+        ALTER saved SET COMPRESSION lz4;
+EXCEPTION WHEN feature_not_supported THEN
+    NULL;
+END
+$$;
+
 -- The hot summary of a message: what FETCH answers without touching the body.
 CREATE TABLE messages (
     account_id    bigint NOT NULL,

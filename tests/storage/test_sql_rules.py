@@ -108,5 +108,9 @@ async def test_catalogue(database: str) -> None:
             "SELECT attname::text, attstorage::text FROM pg_attribute WHERE attrelid = 'mailbox_pages'::regclass"
         )
     )
+    compression = (
+        "SELECT DISTINCT attcompression FROM pg_attribute WHERE attrelid = 'mailbox_pages'::regclass AND attnum > 4"
+    )
+    assert [row[0] for row in await conn.fetch(compression)] == [b"l"]
     assert {storage_of[c] for c in ("uids", "message_ids", "flags", "modseqs", "sizes")} == {"m"}
     await conn.close()
