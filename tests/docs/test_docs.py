@@ -49,6 +49,12 @@ def test_settings_that_pages_mention_exist():
     assert {f"{section}.{key}" for section, key in named if section in names and key != "py"} <= known
 
 
+@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+def test_files_that_pages_name_exist(page):
+    named = re.findall(r"`([a-z_]+(?:/[\w.]+)+\.(?:py|sql|md|toml))", page.read_text(encoding="utf-8"))
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
 RFC_ROWS = [row for row in rows(RFCS) if row[0] != "RFC"]
 
 
@@ -72,6 +78,15 @@ def test_no_rfc_has_two_rows():
 def test_links_lead_somewhere(page):
     links = re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
     assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
+
+
+def test_every_decision_is_in_the_index_under_its_title():
+    folder = ROOT / "docs" / "decisions"
+    index = (folder / "README.md").read_text(encoding="utf-8")
+    for path in folder.glob("[0-9]*.md"):
+        number, _, title = path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ").partition(": ")
+        assert path.name.startswith(f"{number}-")
+        assert f"| [{number}]({path.name}) | {title} |" in index
 
 
 def test_the_map_names_what_is_there():
