@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+WAIT_MILLISECONDS = 100
+"""How long a batch waits for an account; one that is held longer is not held by another batch."""
+
 _LOCK_COLUMNS = """account_id, modseq, quota_octets, quota_messages, used_octets, used_messages, next_mailbox,
     next_uidvalidity, extract(epoch FROM now())::bigint AS now"""
 _TRY_LOCK = f"SELECT {_LOCK_COLUMNS} FROM account_state WHERE account_id = $1 FOR UPDATE SKIP LOCKED"

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from storage import codec, content, mailboxes, membership
-from storage.batch import Pending, placed_at
+from storage.batch import WAIT_MILLISECONDS, Pending, placed_at
 from storage.errors import LimitReached, NotFound, OverQuota, Unavailable
 from storage.membership import Effect
 from storage.pages import PAGE_BITS
@@ -37,8 +37,8 @@ _AS_THEY_ARE = ("bytea", "text")
 
 # The driver looks at every element of an array as if it might be an array itself, which costs more than all the rest;
 # so numbers travel as text, which the server turns into arrays.
-CALL = "SELECT * FROM deliver_batch({})".format(
-    ", ".join(f"${n}" if kind in _AS_THEY_ARE else f"${n}::text::{kind}[]" for n, kind in enumerate(_TYPES, 1))
+CALL = "SELECT * FROM deliver_batch($1, {})".format(
+    ", ".join(f"${n}" if kind in _AS_THEY_ARE else f"${n}::text::{kind}[]" for n, kind in enumerate(_TYPES, 2))
 )
 
 
@@ -50,9 +50,10 @@ def can_write(pending: Pending) -> bool:
 class FunctionBatch:
     """One batch: its arguments, its call, and what came back. `done`: written or refused, not skipped."""
 
-    def __init__(self, store: Store, batch: Sequence[Pending]) -> None:
+    def __init__(self, store: Store, batch: Sequence[Pending], *, wait: bool) -> None:
         self._store = store
         self._batch = batch
+        self._wait = wait
         self.done: set[Pending] = set()
         self._rows: list[Any] = []
 
@@ -80,9 +81,11 @@ class FunctionBatch:
                 threads += [(number, account, h) for h in pending.thread_hashes(self._store.keys, account)]
                 blobs += [(number, account, ref) for ref in pending.message.refs]
         accounts = [(account,) for account in sorted({a for pending in self._batch for a in pending.accounts})]
-        tables = ((accounts, _TYPES[:1]), (messages, _MESSAGE), (copies, _COPY), (placements, _PLACEMENT))
+        tables = ((accounts, ("bigint",)), (messages, _MESSAGE), (copies, _COPY), (placements, _PLACEMENT))
         rest = ((threads, _THREAD), (blobs, _BLOB))
-        return [column for table, kinds in (*tables, *rest) for column in _columns(table, kinds)]
+        wait = WAIT_MILLISECONDS if self._wait else 0
+        columns = [column for table, kinds in (*tables, *rest) for column in _columns(table, kinds)]
+        return [wait, *columns]
 
     def _sealed(self, account: AccountId, pending: Pending) -> tuple[int, bytes | None, bytes]:
         message = pending.message

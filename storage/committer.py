@@ -12,8 +12,10 @@ One batch:
   5. COMMIT   then views, notices, answers, in this order.
 Steps 1 to 5 are one call of a database function where the database is one PostgreSQL (storage/batch_function.py), and
 single statements where it is distributed (storage/batch.py); messages tried alone always go by statements.
-Messages skipped three times, or a batch that could lock nothing, get a transaction of their own that takes all their
-accounts ascending and blocking, under their deadline; meanwhile other messages wait in no batch with them.
+A batch with a message that was skipped once waits for its accounts, ascending and before anything else, for a moment:
+whoever holds them is another batch, as a rule, and soon done. Messages skipped three times get a transaction of their
+own on another connection, which takes all their accounts ascending and blocking, under their deadline; meanwhile other
+messages wait in no batch with them.
 
 Failures. Before COMMIT: the batch is tried message by message, so that one bad message harms no other. After COMMIT was
 sent: unknown, and settled message by message: take the accounts, blocking (the lost transaction holds them until it is
@@ -36,7 +38,7 @@ from uuid import UUID
 import asyncpg
 
 from storage import content
-from storage.batch import Pending, StatementBatch, new_message_id
+from storage.batch import WAIT_MILLISECONDS, Pending, StatementBatch, new_message_id
 from storage.batch_function import CALL, FunctionBatch, can_write
 from storage.blobs import generation
 from storage.content import Message
@@ -143,9 +145,12 @@ class Committer:
 
     async def _commit_batch(self, batch: list[Pending]) -> None:
         """Writes a batch; every message in it is answered, goes back to wait, or is tried alone."""
+        wait = any(pending.skipped == 1 for pending in batch)
         try:
             await self._refresh_blobs(batch)
-            done = await self._transaction(batch, wait=False)
+            done = await self._transaction(batch, wait=wait)
+        except asyncpg.LockNotAvailableError:
+            done = set()
         except OutcomeUnknown as error:
             log.warning("the answer to COMMIT was lost: %s", error)
             self._drop_connection()
@@ -161,8 +166,9 @@ class Committer:
             return
         left = [pending for pending in batch if pending not in done]
         for pending in left:
-            pending.skipped += 1
-        alone = [p for p in left if p.skipped >= _SKIPS or not done]
+            if pending.skipped or not wait:
+                pending.skipped += 1
+        alone = [p for p in left if p.skipped >= _SKIPS]
         self._waiting.extendleft(reversed([p for p in left if p not in alone]))
         if alone:
             self._keep(asyncio.create_task(self._write_together(alone)), alone)
@@ -281,10 +287,10 @@ class Committer:
     async def _transaction(self, batch: list[Pending], *, wait: bool) -> set[Pending]:
         conn = await self._connection()
         if self._by_function and all(map(can_write, batch)):
-            return await self._call(conn, batch)
+            return await self._call(conn, batch, wait=wait)
         session = StatementBatch(self._store, conn, self._statements)
         accounts = sorted({account for pending in batch for account in pending.accounts})
-        await conn.execute("BEGIN")
+        await conn.execute(f"BEGIN; SET LOCAL lock_timeout = {WAIT_MILLISECONDS}" if wait else "BEGIN")
         try:
             states = await session.lock(accounts, wait=wait)
             mine = [pending for pending in batch if all(account in states for account in pending.accounts)]
@@ -301,9 +307,9 @@ class Committer:
         await session.publish()
         return set(mine)
 
-    async def _call(self, conn: Any, batch: Sequence[Pending]) -> set[Pending]:
+    async def _call(self, conn: Any, batch: Sequence[Pending], *, wait: bool) -> set[Pending]:
         """The same by the database's function."""
-        call = FunctionBatch(self._store, batch)
+        call = FunctionBatch(self._store, batch, wait=wait)
         statement = self._statements.get(CALL)
         if statement is None:
             statement = self._statements[CALL] = await conn.prepare(CALL)

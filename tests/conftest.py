@@ -44,6 +44,12 @@ def empty_database(databases: Databases) -> Iterator[str]:
     databases.drop(name)
 
 
+@pytest.fixture
+def group_commit() -> str:
+    """How the stores of a test commit messages, see the setting of that name; a test file may say otherwise."""
+    return "auto"
+
+
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[str]:
     with running_redis() as url:

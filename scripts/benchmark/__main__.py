@@ -81,8 +81,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _chosen_figures(pattern: str, quick: bool) -> list[Figure]:
-    chosen = sorted((f for f in FIGURES if re.search(pattern, f.name)), key=lambda figure: figure.imap)  # SMTP first
+    chosen = sorted((f for f in FIGURES if re.search(pattern, f.name)), key=_place)
     return [figure for figure in chosen if figure.quick] if quick and pattern == "." else chosen
+
+
+def _place(figure: Figure) -> tuple[bool, bool]:
+    """Those that need a fresh server first, then SMTP."""
+    return not figure.fresh, figure.imap
 
 
 def _chosen_servers(labels: str) -> list[type[Server]]:

@@ -30,12 +30,20 @@ class Sizes:
     appends: int = 300
     logins: int = 100
     repeats: int = 5
-    idle_connections: int = 100
+    idle_connections: int = 300
+    push_connections: int = 100
     seconds: float = 120.0
 
 
 QUICK = Sizes(
-    smtp_messages=300, big_messages=16, mailbox_messages=300, appends=60, logins=30, repeats=3, idle_connections=30
+    smtp_messages=300,
+    big_messages=16,
+    mailbox_messages=300,
+    appends=60,
+    logins=30,
+    repeats=3,
+    idle_connections=100,
+    push_connections=30,
 )
 
 
@@ -91,6 +99,8 @@ class Figure:
     quick: bool
     targets: tuple[Target, ...]
     run: Callable[[Bench], Sample]
+    fresh: bool = False
+    """Measured once, before all others: memory that earlier work has freed would hide what is used."""
 
     def fits(self, server: Server) -> bool:
         return server.imap_port is not None or not self.imap
@@ -101,13 +111,18 @@ Function = Callable[[Bench], Sample]
 
 
 def figure(
-    what: str, *targets: Target, unit: Unit = "µs CPU", imap: bool = True, quick: bool = False
+    what: str,
+    *targets: Target,
+    unit: Unit = "µs CPU",
+    imap: bool = True,
+    quick: bool = False,
+    fresh: bool = False,
 ) -> Callable[[Function], Function]:
     """Put the function into the table under its own name."""
 
     def register(function: Function) -> Function:
         name = function.__name__
-        FIGURES.append(Figure(name, what, unit, imap, quick, targets, function))
+        FIGURES.append(Figure(name, what, unit, imap, quick, targets, function, fresh))
         return function
 
     return register

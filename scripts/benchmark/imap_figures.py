@@ -145,7 +145,7 @@ def imap_append_10(bench: Bench) -> Sample:
     return watch.sample(10 * each, "µs CPU", elsewhere=done.client_seconds)
 
 
-@figure("an idle authenticated connection with a mailbox selected, PSS", unit="KiB", quick=True)
+@figure("an idle authenticated connection with a mailbox selected, PSS", unit="KiB", quick=True, fresh=True)
 def imap_idle_memory(bench: Bench) -> Sample:
     count = bench.sizes.idle_connections
     _client(bench).logout()
@@ -164,7 +164,7 @@ def imap_idle_memory(bench: Bench) -> Sample:
 def imap_push(bench: Bench) -> Sample:
     writer = _client(bench)
     writer.fresh("Push")
-    clients = [_idle(bench, "Push") for _ in range(bench.sizes.idle_connections)]
+    clients = [_idle(bench, "Push") for _ in range(bench.sizes.push_connections)]
     try:
         time.sleep(1)
         began = time.monotonic()

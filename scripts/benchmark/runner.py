@@ -95,7 +95,7 @@ def _note_memory(benches: Sequence[Bench], results: Results) -> None:
 def _rounds(plan: Plan, benches: list[Bench], results: Results, say: Say) -> None:
     deadline = time.monotonic() + plan.seconds
     for number in range(plan.rounds):
-        for place, figure in enumerate(plan.figures):
+        for place, figure in enumerate(figure for figure in plan.figures if number == 0 or not figure.fresh):
             for bench in _turned(benches, number + place):
                 if time.monotonic() > deadline:
                     results.cut_short = True

@@ -1,6 +1,7 @@
 -- A whole group commit in one call, for a database that is one PostgreSQL. It does what storage/batch.py does by single
--- statements, in the same order: lock accounts ascending with SKIP LOCKED, then each message all or none. Rows are
--- written one at a time, so that locks are taken in the order given and no plan depends on how full a table is.
+-- statements, in the same order: lock accounts ascending, skipping those that are locked or waiting so long for them,
+-- then each message all or none. Rows are written one at a time, so that locks are taken in the order given and no plan
+-- depends on how full a table is.
 --
 -- Arrays are parallel: m_ by message, c_ by message and account, p_ by placement, t_ and b_ by message and account; the
 -- *_message columns say which message (1, 2, …), and rows of one message stand together.
@@ -30,6 +31,7 @@ CREATE TYPE delivered AS (
 );
 
 CREATE FUNCTION deliver_batch(
+    wait_milliseconds int,
     accounts bigint[],
     m_id bigint[], m_trace uuid[], m_size bigint[], m_header int[], m_envelope bytea[], m_structure bytea[],
     m_parts bytea[], m_sent bigint[], m_preview text[], m_share boolean[],
@@ -58,8 +60,15 @@ DECLARE
     t int := 1; t_start int; t_end int;
     b int := 1;
 BEGIN
+    IF wait_milliseconds > 0 THEN
+        PERFORM set_config('lock_timeout', wait_milliseconds::text, true);
+    END IF;
     FOREACH account IN ARRAY accounts LOOP
-        PERFORM 1 FROM account_state s WHERE s.account_id = account FOR UPDATE SKIP LOCKED;
+        IF wait_milliseconds > 0 THEN
+            PERFORM 1 FROM account_state s WHERE s.account_id = account FOR UPDATE;
+        ELSE
+            PERFORM 1 FROM account_state s WHERE s.account_id = account FOR UPDATE SKIP LOCKED;
+        END IF;
         IF FOUND THEN
             locked := locked || account;
         END IF;

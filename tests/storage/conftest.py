@@ -42,12 +42,6 @@ OpenStore = Callable[..., Any]
 
 
 @pytest.fixture
-def group_commit() -> str:
-    """How messages are committed, see the setting of that name."""
-    return "auto"
-
-
-@pytest.fixture
 async def open_store(database: str, tmp_path: Path, group_commit: str) -> AsyncIterator[OpenStore]:
     """Opens stores on one database, as so many workers."""
     opened: list[Store] = []
