@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -198,6 +199,6 @@ def test_data_from_the_environment(tmp_path: Path) -> None:
 
 
 def test_a_reader_that_has_enough() -> None:
-    command = f"{sys.executable} -m mailserver.cli.main config describe | head -1"
+    command = f"{shlex.quote(sys.executable)} -m mailserver.cli.main config describe | head -1"
     answer = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=ROOT, timeout=30, check=False)
     assert answer.stderr == "" and answer.stdout.startswith("#")
