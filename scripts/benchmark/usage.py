@@ -85,9 +85,16 @@ class Meter:
             self._signal_all(number)
             if self._gone_within(seconds):
                 break
-        if self._cgroup is not None:
+        self._remove_cgroup()
+
+    def _remove_cgroup(self) -> None:
+        """The kernel may hold it for a moment after its last process ended."""
+        for _ in range(20):
             with contextlib.suppress(OSError):
-                self._cgroup.rmdir()
+                if self._cgroup is not None:
+                    self._cgroup.rmdir()
+                return
+            time.sleep(0.1)
 
     def _signal_all(self, number: int) -> None:
         for pid in self.pids():
