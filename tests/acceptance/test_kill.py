@@ -138,9 +138,9 @@ def _stop(ledger: Ledger, threads: list[threading.Thread]) -> None:
 
 
 def _kill_one(server: Pillarbox, kind: str) -> None:
-    before = server.processes()[kind]
-    assert before, f"no {kind} to kill"
-    os.kill(random.choice(before), signal.SIGKILL)
+    """Mail goes on without some of them, so one killed before may still be on its way back."""
+    eventually(lambda: bool(server.processes()[kind]), 30, f"a {kind} to kill")
+    os.kill(random.choice(server.processes()[kind]), signal.SIGKILL)
 
 
 def _await_progress(ledger: Ledger, more: int, seconds: float = 60) -> None:
