@@ -18,7 +18,6 @@ from storage import codec, content, mailboxes, membership
 from storage.batch import WAIT_MILLISECONDS, Pending, placed_at
 from storage.errors import LimitReached, NotFound, OverQuota, Unavailable
 from storage.membership import Effect
-from storage.pages import PAGE_BITS
 from storage.records import AccountId, Notice, Placed, Placement
 from storage.store import NEVER, finish
 
@@ -124,7 +123,7 @@ class FunctionBatch:
         if self._store.views.holds(account, mailbox):
             self._store.views.apply(_effect(pending, placement, row))
         notice = told.setdefault(account, Notice("mail", account, row["modseq"]))
-        notice.pages[mailbox] = ((row["uidnext"] - 1) >> PAGE_BITS,)
+        notice.pages[mailbox] = ()
 
 
 def _effect(pending: Pending, placement: Placement, row: Any) -> Effect:

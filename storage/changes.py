@@ -45,6 +45,7 @@ _SILENCE_SECONDS = 3.0
 _JSON = json.JSONEncoder(separators=(",", ":"))
 
 Listener = Callable[[Notice], None]
+Pages = dict[MailboxId, tuple[int, ...]]
 
 
 def encode(notices: Sequence[Notice], sender: str, *, short: bool = False) -> str:
@@ -103,9 +104,19 @@ def merged(notices: Sequence[Notice]) -> list[Notice]:
         if before is None:
             found[key] = notice
         elif before != notice:
-            pages = before.pages | notice.pages
-            found[key] = Notice(notice.kind, notice.account_id, max(before.modseq, notice.modseq), pages)
+            found[key] = Notice(
+                notice.kind, notice.account_id, max(before.modseq, notice.modseq), _both(before.pages, notice.pages)
+            )
     return list(found.values())
+
+
+def _both(some: Pages, more: Pages) -> Pages:
+    """What two notices touched. A mailbox without page numbers is read by modseq, whatever the other says of it."""
+    pages = some | more
+    for mailbox in some.keys() & more.keys():
+        named = some[mailbox] and more[mailbox]
+        pages[mailbox] = tuple(sorted({*some[mailbox], *more[mailbox]})) if named else ()
+    return pages
 
 
 async def notify(conn: Any, notice: Notice) -> None:

@@ -58,10 +58,6 @@ class Keys:
             self._accounts[account_id] = cipher
         return cipher
 
-    def held(self, account_id: int) -> AESGCM:
-        """The cipher of an account that `account` has been asked for."""
-        return self._accounts[account_id]
-
     def _unwrap(self, account_id: int, wrapped: bytes) -> AESGCM:
         try:
             return AESGCM(self._master.decrypt(wrapped[:NONCE], wrapped[NONCE:], _label(account_id)))

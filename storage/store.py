@@ -148,7 +148,7 @@ class Store:
     ) -> Store:
         """Opens the store of one process.
 
-        redis_url None: changes spread by the database alone. blobs: a directory, or s3://bucket/prefix. The keys are
+        redis_url None: changes spread by the database alone. blobs: a directory. The keys are
         32 octets each. Raises Unavailable where the database does not answer.
         """
         from storage.blobs import open_blobs
@@ -237,10 +237,6 @@ class Store:
                 await _roll_back(conn)
                 raise
             await commit(conn, self.config.lock_timeout_seconds)
-
-    async def deliver(self, message: Any, placements: Any, **options: Any) -> Any:
-        """See Committer.deliver."""
-        return await self.committer.deliver(message, placements, **options)
 
 
 async def _roll_back(conn: Any) -> None:

@@ -90,7 +90,9 @@ async def deliver(
     size = len(text) + sum(map(len, blobs))
     message = await content.prepare(store, split, Summary(msgids=msgids), size)
     placements = to if to is not None else [place(ALICE)]
-    placed: list[Placed] = await store.deliver(message, placements, trace_id=trace_id or uuid.uuid4(), quota=quota)
+    placed: list[Placed] = await store.committer.deliver(
+        message, placements, trace_id=trace_id or uuid.uuid4(), quota=quota
+    )
     return placed
 
 

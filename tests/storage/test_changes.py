@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from storage import changes
-from storage.changes import decode, encode
+from storage.changes import decode, encode, merged
 from storage.records import AccountId, MailboxId, Notice
 from storage.store import Store
 from tests.storage.conftest import OpenStore
@@ -30,6 +30,21 @@ def test_wire_form() -> None:
     notices = [MAIL, Notice("list", AccountId(2), 3), Notice("account", AccountId(4))]
     assert decode(encode(notices, "w")) == ("w", notices)
     assert decode('{"kind":"account","account_id":4}') == ("", [Notice("account", AccountId(4))])
+
+
+def test_gathered_notices_say_no_less_than_each_of_them() -> None:
+    one, two = MailboxId(1), MailboxId(2)
+    said = [
+        Notice("mail", AccountId(1), 7, {one: (0, 3), two: ()}),
+        Notice("list", AccountId(1), 8),
+        Notice("mail", AccountId(1), 9, {one: (3, 4), two: (5,)}),
+        Notice("mail", AccountId(2), 4, {one: (1,)}),
+    ]
+    assert merged(said) == [
+        Notice("mail", AccountId(1), 9, {one: (0, 3, 4), two: ()}),
+        Notice("list", AccountId(1), 8),
+        Notice("mail", AccountId(2), 4, {one: (1,)}),
+    ]
 
 
 @pytest.mark.parametrize("payload", ["", "[]", "3", '{"notices":[{}]}', '{"notices":[3]}', '"x"', "{"])
