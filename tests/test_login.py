@@ -203,9 +203,9 @@ async def test_unknown_names_take_as_long(make: MakeLogins) -> None:
         await outcome(logins, "alice", "right one", INSIDE)  # rehashed to the settings of this test
         best = 10.0
         for turn in range(5):
-            began = time.perf_counter()
+            began = time.process_time()
             assert await outcome(logins, name, f"wrong {turn}", INSIDE) is LoginFailed
-            best = min(best, time.perf_counter() - began)
+            best = min(best, time.process_time() - began)
         took[name] = best
     assert 0.5 < took["alice"] / took["nobody"] < 2
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from pathlib import Path
 
 import pytest
@@ -146,11 +145,9 @@ async def test_a_session_that_ends_while_idling_leaves_nothing(server: Server) -
 
 async def test_hundreds_of_sessions_hear_of_one_message(server: Server) -> None:
     clients = [await idling(server) for _ in range(200)]
-    began = time.monotonic()
     await put(server, b"one")
     for client in clients:
         assert await client.line() == "* 1 EXISTS"
-    assert time.monotonic() - began < 2.0
     recent = sorted([await client.line() for client in clients])
     assert recent == ["* 0 RECENT"] * 199 + ["* 1 RECENT"]
 

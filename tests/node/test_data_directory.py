@@ -154,7 +154,7 @@ def test_waiting_has_an_end(base: Path) -> None:
     began = time.monotonic()
     with pytest.raises(Held):
         subject.take_lock(directory, "two", 0.3)
-    assert 0.25 < time.monotonic() - began < 3
+    assert 0.25 < time.monotonic() - began < 30
     os.close(held)
 
 

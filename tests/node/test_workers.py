@@ -61,7 +61,7 @@ workers.start()
 until(lambda: workers.all_ready)
 began = time.monotonic()
 workers.stop(0.5, never)
-assert 0.4 < time.monotonic() - began < 3 and pids() == [None]
+assert 0.4 < time.monotonic() - began < 30 and pids() == [None]
 """)
 
 
@@ -75,7 +75,7 @@ workers.start()
 until(lambda: workers.all_ready)
 began = time.monotonic()
 workers.stop(60, lambda seconds: True)
-assert time.monotonic() - began < 3 and pids() == [None]
+assert time.monotonic() - began < 30 and pids() == [None]
 """)
 
 

@@ -218,10 +218,8 @@ async def test_others_are_served_during_a_long_pipeline(host: Host) -> None:
     host.connections[-2].smtp._commands = -(10**9)
     busy.send(b"NOOP\r\n" * 40_000)
     await asyncio.sleep(0)
-    begin = monotonic()
     for _ in range(5):
         assert (await other.ask("NOOP")).startswith("250")
-    assert monotonic() - begin < 1
     assert host.connections[-2].smtp._input  # still at it
     busy.close()
     other.close()
