@@ -28,6 +28,8 @@ Settings of Pillarbox, each with its default. Take away the # in front of a key 
 Every setting may also come from the environment, as PILLARBOX_SECTION__KEY, which wins over this file.
 A secret may stand in a file of its own: key_file = "path", or key = "file:path".
 Sizes are octets, or a text such as "50 MiB". `pillarbox config check` reports all mistakes at once.
+A changed setting takes effect by what its comment ends with: `pillarbox reload`, which closes no connection;
+`pillarbox reload --workers`, which replaces the workers one by one; or a restart of the server.
 """
 
 _REFERENCE_HEAD = """\
@@ -39,7 +41,10 @@ One TOML file (`--config FILE`), the environment and the options of `pillarbox s
 variable of `key` in `[section]` is `PILLARBOX_SECTION__KEY`; a list is written with commas there, a list of tables as
 JSON. A secret may stand in a file of its own: `key_file = "path"`, or `key = "file:path"`. Sizes are octets, or a text
 such as `"50 MiB"`. `pillarbox config check` reports all mistakes at once, `pillarbox config describe` prints the
-annotated example. *Reloadable* settings need no restart.
+annotated example.
+
+The column *change* says what makes a changed setting take effect in a running server: `reload` (or SIGHUP), which
+closes no connection; `reload --workers` (or SIGUSR2), which replaces the worker processes one by one; or a restart.
 """
 
 
@@ -59,7 +64,7 @@ def reference() -> str:
     lines = _REFERENCE_HEAD.splitlines()
     for name, section in sections():
         lines += ["", f"## [{name}]", "", section.__doc__ or "", ""]
-        lines += ["| key | default | meaning |", "|---|---|---|"]
+        lines += ["| key | default | change | meaning |", "|---|---|---|---|"]
         lines += [_row(name, key, about) for key, about in section.model_fields.items()]
     return "\n".join(lines) + "\n"
 
@@ -106,10 +111,10 @@ def _notes(key: str, about: FieldInfo) -> Iterator[str]:
         yield f"Unit: {unit}."
     if bounds := _bounds(key, about):
         yield f"{bounds}."
-    if extra.get("reloadable"):
-        yield "Reloadable."
+    yield f"Change: {_CHANGES[extra.get('change', 'restart')]}."
 
 
+_CHANGES: dict[Any, str] = {"reload": "reload", "workers": "reload --workers", "restart": "restart"}
 _BOUND_NAMES = (("ge", "at least"), ("gt", "more than"), ("le", "at most"))
 
 
@@ -144,9 +149,7 @@ def _row(section: str, key: str, about: FieldInfo) -> str:
         meaning += f" {bounds}."
     if is_secret(about):
         meaning += f" Secret (`{key}{FILE_SUFFIX}`, `{variable(section, key)}{FILE_SUFFIX.upper()}`)."
-    if extra.get("reloadable"):
-        meaning += " *Reloadable.*"
-    return f"| `{key}` | {shown} | {meaning} |"
+    return f"| `{key}` | {shown} | {_CHANGES[extra.get('change', 'restart')]} | {meaning} |"
 
 
 def variable(section: str, key: str) -> str:

@@ -105,14 +105,17 @@ def load(
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
     *,
     environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
 ) -> Config:
     """The configuration from a file (None: without one), the environment and overrides {section: {key: value}}.
 
-    An override of None counts as not given. Raises ConfigErrors with all problems.
+    An override of None counts as not given. folder: where relative paths of secrets begin that stand outside the file;
+    None: the working directory. Raises ConfigErrors with all problems.
     """
+    folder = folder or Path.cwd()
     layers = [
-        _overrides(overrides or {}),
-        _environment(os.environ if environment is None else environment),
+        _overrides(overrides or {}, folder),
+        _environment(os.environ if environment is None else environment, folder),
     ]
     if path is not None:
         layers.append(_file(Path(path)))
@@ -132,11 +135,11 @@ def load(
 # The three layers as they are written
 
 
-def _overrides(overrides: Mapping[str, Mapping[str, Any]]) -> Layer:
+def _overrides(overrides: Mapping[str, Mapping[str, Any]], folder: Path) -> Layer:
     values = {
         section: {key: value for key, value in keys.items() if value is not None} for section, keys in overrides.items()
     }
-    return Layer("command line", Path.cwd(), values)
+    return Layer("command line", folder, values)
 
 
 def _file(path: Path) -> Layer:
@@ -157,8 +160,8 @@ def _file(path: Path) -> Layer:
     return layer
 
 
-def _environment(environment: Mapping[str, str]) -> Layer:
-    layer = EnvironmentLayer("environment", Path.cwd())
+def _environment(environment: Mapping[str, str], folder: Path) -> Layer:
+    layer = EnvironmentLayer("environment", folder)
     for name in sorted(environment):
         if not name.startswith(PREFIX):
             continue

@@ -2,7 +2,7 @@
 
 A section is a class, a setting is a field made by `setting()`. From these lines come the checks of `config/load.py`,
 the annotated example (`config/describe.py`, `config/example.toml`) and `docs/settings.md`. Names end in their unit
-(`_octets`, `_seconds`, `_mib`, `_kib`). A setting is read once at start, unless it is marked reloadable.
+(`_octets`, `_seconds`, `_mib`, `_kib`). Each setting says how a change of it gets into a running server (`Change`).
 
 Values are frozen: whoever holds a `Config` may share it between tasks. `Config()` without arguments is the default
 configuration and reads neither files nor the environment; `config.load.load` does that.
@@ -13,6 +13,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
+import unicodedata
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,8 +27,13 @@ MIB = 1024 * KIB
 GIB = 1024 * MIB
 
 HOSTS_FILE = Path("/etc/hosts")
+MAX_MAILBOX_NAME_OCTETS = 255
 
 Role = Literal["smtp", "submission", "imap", "api", "index"]
+
+Change = Literal["reload", "workers", "restart"]
+"""What a change of a setting takes: `pillarbox reload`, which workers hear of while they serve; `pillarbox reload
+--workers`, which replaces the workers one by one; or a restart of the whole server."""
 
 
 def setting(
@@ -35,19 +41,19 @@ def setting(
     doc: str,
     *,
     unit: str = "",
-    reloadable: bool = False,
+    change: Change = "restart",
     shown_default: str = "",
     example: object = None,
     **constraints: Any,
 ) -> Any:
-    """One setting: its default, what it means, its unit, and whether a running server takes up a change.
+    """One setting: its default, what it means, its unit, and how a change of it gets into a running server.
 
     shown_default is said in words, and example given as a value, where the default is none or depends on the machine.
     constraints are pydantic's (ge, le, …).
     """
     about: dict[str, Any] = {
         "unit": unit,
-        "reloadable": reloadable,
+        "change": change,
         "shown_default": shown_default,
         "example": example,
     }
@@ -89,6 +95,15 @@ def _separator(value: str) -> str:
     return value
 
 
+def _mailbox_name(value: str) -> str:
+    name = unicodedata.normalize("NFC", value)
+    if re.search("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\uf02e\uf02f]", name):
+        raise ValueError("has a character that no mailbox name may have")
+    if len(name.encode()) > MAX_MAILBOX_NAME_OCTETS:
+        raise ValueError(f"is longer than {MAX_MAILBOX_NAME_OCTETS} octets")
+    return name
+
+
 # The messages of these three must not repeat the value.
 def _dsn(value: Secret) -> Secret:
     if not value.reveal().startswith(("postgresql://", "postgres://")):
@@ -99,6 +114,18 @@ def _dsn(value: Secret) -> Secret:
 def _redis_url(value: Secret) -> Secret:
     if value.reveal() != "off" and not value.reveal().startswith(("redis://", "rediss://", "unix://")):
         raise ValueError('must begin with redis://, rediss:// or unix://, or be "off"')
+    return value
+
+
+def _blob_place(value: str) -> str:
+    if "://" in value and re.fullmatch(r"s3://[A-Za-z0-9][A-Za-z0-9._-]{2,62}(/[A-Za-z0-9._/-]*)?", value) is None:
+        raise ValueError("must be a directory, or s3://bucket or s3://bucket/prefix, without credentials")
+    return value
+
+
+def _endpoint_url(value: str) -> str:
+    if re.fullmatch(r"https?://[A-Za-z0-9._:\[\]-]+/?", value) is None:
+        raise ValueError("must be http:// or https://, a host and perhaps a port, without credentials")
     return value
 
 
@@ -118,6 +145,8 @@ Roles = Annotated[tuple[Role, ...], BeforeValidator(_one_or_many)]
 Networks = Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], BeforeValidator(_one_or_many)]
 Dsn = Annotated[Secret, AfterValidator(_dsn)]
 RedisUrl = Annotated[Secret, AfterValidator(_redis_url)]
+BlobPlace = Annotated[str, AfterValidator(_blob_place)]
+EndpointUrl = Annotated[str, AfterValidator(_endpoint_url)]
 Key = Annotated[Secret, AfterValidator(_key)]
 FilePath = Annotated[Path | None, AfterValidator(_user_path)]
 
@@ -172,6 +201,7 @@ class ServerConfig(Section):
     hostname: str = setting(
         local_hostname,
         "Name of this server in greetings, Received: fields and the first certificate.",
+        change="reload",
         shown_default="the name of this host",
         example="mail.example.org",
         min_length=1,
@@ -179,15 +209,22 @@ class ServerConfig(Section):
         pattern=r"^[A-Za-z0-9_.:\[\]-]+$",
     )
     insecure_loopback_auth: bool = setting(
-        False, "Allows clear-text login to clients on loopback. For trials and tests, never for a network."
+        False,
+        "Allows clear-text login to clients on loopback. For trials and tests, never for a network.",
+        change="workers",
     )
     trusted_networks: Networks = setting(
         ("127.0.0.0/8", "::1/128"),
         "Networks exempt from connection, rate and login limits; never exempt from authentication or relay rules.",
-        reloadable=True,
+        change="reload",
     )
     shutdown_seconds: float = setting(
-        10, "How long an orderly stop waits for sessions to come to an end.", unit="seconds", ge=0, le=3600
+        10,
+        "How long an orderly stop waits for sessions to come to an end.",
+        unit="seconds",
+        change="reload",
+        ge=0,
+        le=3600,
     )
     system_account: str = setting(
         "pillarbox",
@@ -201,25 +238,104 @@ class StorageConfig(Section):
 
     postgres: Dsn | None = setting(
         None,
-        "PostgreSQL (15 or newer) as postgresql://…",
+        "PostgreSQL (15 or newer) as postgresql://…; of several hosts, as in postgresql://user:password@one,two/name"
+        "?target_session_attrs=read-write, the one that takes writes is found, also after a failover.",
         shown_default="the embedded one in the data directory",
         example="postgresql://pillarbox:password@db.example.org/pillarbox",
     )
     redis: RedisUrl | None = setting(
         None,
-        'Redis or Valkey as redis://… or unix://…; "off" does without, changes then spread by PostgreSQL.',
+        'Redis or Valkey as redis://… or unix://…; "off" does without, changes then spread by PostgreSQL. '
+        "The same on all nodes.",
         shown_default="the embedded one in the data directory",
         example="redis://cache.example.org:6379/0",
     )
-    blobs: str | None = setting(
+    blobs: BlobPlace | None = setting(
         None,
-        "Directory for large message parts. An object store (s3://bucket/prefix) is not served yet.",
+        "Where large message parts are kept: a directory, or S3 as s3://bucket or s3://bucket/prefix.",
         shown_default="blobs/ in the data directory",
         example="/srv/pillarbox/blobs",
     )
     pool_size: int = setting(4, "Database connections of one worker, at most.", unit="connections", ge=2, le=100)
-    blob_threshold_octets: Octets = setting(
-        64 * KIB, "Message parts of this size or more are kept as blobs, once for all messages.", unit="octets", ge=1
+    blob_threshold_octets: Octets | None = setting(
+        None,
+        "Message parts of this size or more are kept as blobs, once for all messages.",
+        unit="octets",
+        change="reload",
+        shown_default="64 KiB where blobs are in a directory, 256 KiB where they are in S3",
+        example=64 * KIB,
+        ge=1,
+    )
+    blob_cache_octets: Octets = setting(
+        GIB,
+        "Room on local disk, in the data directory, for blobs that were read from S3 or put there; 0 = none.",
+        unit="octets",
+        change="workers",
+        ge=0,
+    )
+    s3_endpoint_url: EndpointUrl | None = setting(
+        None,
+        "The S3 server, where it is not Amazon's; by https it must have a certificate that this system trusts.",
+        change="workers",
+        shown_default="Amazon S3 in s3_region",
+        example="https://s3.example.org",
+    )
+    s3_region: str | None = setting(
+        None,
+        "Region of the bucket.",
+        change="workers",
+        shown_default="that of the AWS environment, else us-east-1",
+        example="eu-central-1",
+        pattern=r"^[A-Za-z0-9-]+$",
+    )
+    s3_path_style: bool | None = setting(
+        None,
+        "Names the bucket in the path of a URL, not in its host.",
+        change="workers",
+        shown_default="true where s3_endpoint_url is set",
+        example=True,
+    )
+    s3_access_key_id: str | None = setting(
+        None,
+        "Access key of S3; set together with s3_secret_access_key.",
+        change="workers",
+        shown_default="AWS_ACCESS_KEY_ID in the environment, or the role of the machine",
+        example="AKIAEXAMPLE",
+        min_length=1,
+    )
+    s3_secret_access_key: Secret | None = setting(
+        None,
+        "Its secret.",
+        change="workers",
+        shown_default="as for s3_access_key_id",
+        example="file:/etc/pillarbox/s3.secret",
+    )
+    s3_timeout_seconds: float = setting(
+        10,
+        "How long S3 may take to connect, and to answer a request beyond its transfer.",
+        unit="seconds",
+        change="workers",
+        gt=0,
+        le=300,
+    )
+    s3_attempts: int = setting(
+        4,
+        "How often a request to S3 is tried that fails in a way that may pass.",
+        unit="attempts",
+        change="workers",
+        ge=1,
+        le=20,
+    )
+    s3_connections: int = setting(
+        16, "Connections of one worker to S3, at most.", unit="connections", change="workers", ge=1, le=1000
+    )
+    s3_part_octets: Octets = setting(
+        16 * MIB,
+        "Larger blobs are sent to S3 in parts of this size, three at a time.",
+        unit="octets",
+        change="workers",
+        ge=5 * MIB,
+        le=GIB,
     )
     install_key: Key | None = setting(
         None,
@@ -233,37 +349,63 @@ class StorageConfig(Section):
         shown_default="secrets/master.key in the data directory, made at first start",
         example="file:/etc/pillarbox/master.key",
     )
-    seal_content: bool = setting(True, "Encrypts stored message contents at rest (AES-256-GCM).")
+    seal_content: bool = setting(True, "Encrypts stored message contents at rest (AES-256-GCM).", change="workers")
     batch_messages: int = setting(
-        200, "Messages that one database transaction commits, at most.", unit="messages", ge=1, le=10000
+        200,
+        "Messages that one database transaction commits, at most.",
+        unit="messages",
+        change="reload",
+        ge=1,
+        le=10000,
     )
     group_commit: Literal["auto", "function", "statements"] = setting(
         "auto",
         "How a batch is written: by one call of a database function, by single statements, as a distributed database "
         "needs it, or by what fits the database that is found.",
+        change="workers",
     )
     lock_timeout_seconds: float = setting(
-        10, "How long a write waits for an account that another write holds.", unit="seconds", gt=0, le=600
+        10,
+        "How long a write waits for an account that another write holds.",
+        unit="seconds",
+        change="workers",
+        gt=0,
+        le=600,
     )
     statement_timeout_seconds: float = setting(
-        60, "How long one database statement may take.", unit="seconds", gt=0, le=3600
+        60, "How long one database statement may take.", unit="seconds", change="workers", gt=0, le=3600
     )
     undelete_days: int = setting(
-        30, "Days that expunged messages and deleted mailboxes can be restored.", unit="days", ge=0, le=3650
+        30,
+        "Days that expunged messages and deleted mailboxes can be restored.",
+        unit="days",
+        change="reload",
+        ge=0,
+        le=3650,
     )
     view_memory_mib: int = setting(
-        256, "Memory of one worker for the views of open mailboxes, at most.", unit="MiB", ge=1
+        256, "Memory of one worker for the views of open mailboxes, at most.", unit="MiB", change="workers", ge=1
     )
     sweep_interval_seconds: float = setting(
-        3600, "Time between two rounds of housekeeping (purge, unused blobs).", unit="seconds", ge=1
+        3600, "Time between two rounds of housekeeping (purge, unused blobs).", unit="seconds", change="reload", ge=1
     )
+
+    @model_validator(mode="after")
+    def _s3_key_pair(self) -> StorageConfig:
+        if (self.s3_access_key_id is None) != (self.s3_secret_access_key is None):
+            raise ValueError("s3_access_key_id and s3_secret_access_key are set together or not at all")
+        return self
 
 
 class DefaultMailbox(Section):
     """A mailbox that every new account gets."""
 
-    name: str = Field(min_length=1, description="Its name.")
-    use: str = Field(default="", pattern=r"^(\\[A-Za-z]+)?$", description=r"Its special use (RFC 6154), such as \Sent.")
+    name: Annotated[str, AfterValidator(_mailbox_name)] = Field(min_length=1, description="Its name.")
+    use: str = Field(
+        default="",
+        pattern=r"^(\\(Archive|Drafts|Junk|Sent|Trash))?$",
+        description=r"Its special use (RFC 6154), such as \Sent.",
+    )
 
 
 DEFAULT_MAILBOXES = (
@@ -279,13 +421,20 @@ class MailConfig(Section):
     """Mailboxes and messages, whichever way they come."""
 
     separator: Annotated[Literal["/", "."], BeforeValidator(_separator)] = setting(
-        "/", 'Separates the levels of mailbox names towards clients: "/" or ".".'
+        "/", 'Separates the levels of mailbox names towards clients: "/" or ".".', change="workers"
     )
     default_mailboxes: tuple[DefaultMailbox, ...] = setting(
-        DEFAULT_MAILBOXES, "Mailboxes that a new account starts with, beside INBOX; they are subscribed."
+        DEFAULT_MAILBOXES,
+        "Mailboxes that a new account starts with, beside INBOX; they are subscribed.",
+        change="reload",
     )
     max_message_octets: Octets = setting(
-        50 * MIB, "Largest message accepted by SMTP; announced as SIZE (RFC 1870).", unit="octets", ge=KIB, le=GIB
+        50 * MIB,
+        "Largest message accepted by SMTP; announced as SIZE (RFC 1870).",
+        unit="octets",
+        change="reload",
+        ge=KIB,
+        le=GIB,
     )
     first_domain: str | None = setting(
         None,
@@ -294,83 +443,140 @@ class MailConfig(Section):
         example="example.org",
     )
     receive_memory_mib: int = setting(
-        512, "Memory of one worker for all messages being received; beyond it, 452.", unit="MiB", ge=1
+        512, "Memory of one worker for all messages being received; beyond it, 452.", unit="MiB", change="reload", ge=1
     )
+
+    @model_validator(mode="after")
+    def _default_mailboxes(self) -> MailConfig:
+        names = [tuple(mailbox.name.split(self.separator)) for mailbox in self.default_mailboxes]
+        uses = [mailbox.use for mailbox in self.default_mailboxes if mailbox.use]
+        if len(set(names)) < len(names) or len(set(uses)) < len(uses):
+            raise ValueError("default_mailboxes: a name or a use stands twice")
+        if any("" in name for name in names):
+            raise ValueError("default_mailboxes: a name has an empty level")
+        if any(name[0].upper() == "INBOX" and (name[0] != "INBOX" or len(name) == 1) for name in names):
+            raise ValueError("default_mailboxes: INBOX is there anyway, and is written so in what is below it")
+        return self
 
 
 class SmtpConfig(Section):
     """Bounds of SMTP receiving and submission."""
 
-    max_recipients: int = setting(1000, "Recipients of one message.", unit="recipients", ge=1, le=100000)
+    max_recipients: int = setting(
+        1000, "Recipients of one message.", unit="recipients", change="reload", ge=1, le=100000
+    )
     max_line_octets: Octets = setting(
-        64 * KIB, "Longest line inside a message; longer ones are refused.", unit="octets", ge=1000
+        64 * KIB, "Longest line inside a message; longer ones are refused.", unit="octets", change="reload", ge=1000
     )
-    max_header_octets: Octets = setting(MIB, "Largest header of a message.", unit="octets", ge=KIB)
-    max_header_fields: int = setting(2000, "Fields in the header of a message.", unit="fields", ge=1)
-    max_errors: int = setting(20, "Refused commands after which a connection is closed.", unit="errors", ge=1)
-    max_commands: int = setting(10000, "Commands of one connection; then 421.", unit="commands", ge=1)
+    max_header_octets: Octets = setting(MIB, "Largest header of a message.", unit="octets", change="reload", ge=KIB)
+    max_header_fields: int = setting(2000, "Fields in the header of a message.", unit="fields", change="reload", ge=1)
+    max_errors: int = setting(
+        20, "Refused commands after which a connection is closed.", unit="errors", change="reload", ge=1
+    )
+    max_commands: int = setting(10000, "Commands of one connection; then 421.", unit="commands", change="reload", ge=1)
     max_connections_per_address: int = setting(
-        50, "Connections of one client address to one worker.", unit="connections", reloadable=True, ge=1
+        50, "Connections of one client address to this node.", unit="connections", change="reload", ge=1
     )
-    max_connections: int = setting(5000, "SMTP connections of one worker.", unit="connections", ge=1)
+    max_connections: int = setting(5000, "SMTP connections of one worker.", unit="connections", change="reload", ge=1)
     command_timeout_seconds: float = setting(
-        300, "Time to wait for the next command (RFC 5321 §4.5.3.2.7 asks for 5 minutes).", unit="seconds", gt=0
+        300,
+        "Time to wait for the next command (RFC 5321 §4.5.3.2.7 asks for 5 minutes).",
+        unit="seconds",
+        change="reload",
+        gt=0,
     )
-    data_timeout_seconds: float = setting(600, "Time to wait for more of a message.", unit="seconds", gt=0)
+    data_timeout_seconds: float = setting(
+        600, "Time to wait for more of a message.", unit="seconds", change="reload", gt=0
+    )
     login_timeout_seconds: float = setting(
-        180, "Time that a client of the submission ports has to log in.", unit="seconds", gt=0
+        180, "Time that a client of the submission ports has to log in.", unit="seconds", change="reload", gt=0
     )
-    max_hops: int = setting(50, "Received: fields from which on a message is taken to loop.", unit="fields", ge=1)
-    greeting: str = setting("ESMTP Pillarbox", "Text after the host name in the greeting.", pattern=r"^[ -~]*$")
+    max_hops: int = setting(
+        50, "Received: fields from which on a message is taken to loop.", unit="fields", change="reload", ge=1
+    )
+    greeting: str = setting(
+        "ESMTP Pillarbox", "Text after the host name in the greeting.", change="reload", pattern=r"^[ -~]*$"
+    )
 
 
 class ImapConfig(Section):
     """Bounds of IMAP sessions."""
 
     max_command_octets: Octets = setting(
-        64 * KIB, "Longest command, the octets of an APPEND left out.", unit="octets", ge=KIB
+        64 * KIB, "Longest command, the octets of an APPEND left out.", unit="octets", change="reload", ge=KIB
     )
     max_append_octets: Octets | None = setting(
         None,
         "Largest message that APPEND takes.",
         unit="octets",
+        change="reload",
         shown_default="mail.max_message_octets",
         example=50 * MIB,
         ge=KIB,
         le=GIB,
     )
-    login_timeout_seconds: float = setting(180, "Time that a client has to log in.", unit="seconds", gt=0)
+    login_timeout_seconds: float = setting(
+        180, "Time that a client has to log in.", unit="seconds", change="reload", gt=0
+    )
     idle_timeout_seconds: float = setting(
-        1860, "Time without a command after which a session ends (RFC 3501 §5.4: at least 1800).", unit="seconds", gt=0
+        1860,
+        "Time without a command after which a session ends (RFC 3501 §5.4: at least 1800).",
+        unit="seconds",
+        change="reload",
+        gt=0,
     )
     max_connections_per_account: int = setting(
-        100, "Sessions of one account on one worker.", unit="connections", reloadable=True, ge=1
+        100, "Sessions of one account on this node.", unit="connections", change="reload", ge=1
     )
-    max_connections: int = setting(20000, "IMAP connections of one worker.", unit="connections", ge=1)
+    max_connections: int = setting(20000, "IMAP connections of one worker.", unit="connections", change="reload", ge=1)
     backlog_octets: Octets = setting(
-        256 * KIB, "Answers that may wait for a slow reader before its session pauses.", unit="octets", ge=4 * KIB
+        256 * KIB,
+        "Answers that may wait for a slow reader before its session pauses.",
+        unit="octets",
+        change="reload",
+        ge=4 * KIB,
     )
-    max_errors: int = setting(50, "Bad commands in a row after which a session ends.", unit="errors", ge=1)
+    max_errors: int = setting(
+        50, "Bad commands in a row after which a session ends.", unit="errors", change="reload", ge=1
+    )
 
 
 class AuthConfig(Section):
     """Passwords and logins."""
 
-    argon2_memory_kib: int = setting(19456, "Memory of one Argon2id computation.", unit="KiB", ge=8, le=GIB // KIB)
-    argon2_time: int = setting(2, "Passes of one Argon2id computation.", unit="passes", ge=1, le=100)
-    argon2_threads: int = setting(2, "Password checks that one worker computes at a time.", unit="threads", ge=1, le=64)
+    argon2_memory_kib: int = setting(
+        19456, "Memory of one Argon2id computation.", unit="KiB", change="reload", ge=8, le=GIB // KIB
+    )
+    argon2_time: int = setting(2, "Passes of one Argon2id computation.", unit="passes", change="reload", ge=1, le=100)
+    argon2_threads: int = setting(
+        2, "Password checks that one worker computes at a time.", unit="threads", change="workers", ge=1, le=64
+    )
     cache_seconds: float = setting(
-        60, "How long a checked password is remembered; 0 = not at all.", unit="seconds", ge=0, le=3600
+        60, "How long a checked password is remembered; 0 = not at all.", unit="seconds", change="reload", ge=0, le=3600
     )
     max_failures_per_address: int = setting(
-        10, "Failed logins from one address within throttle_seconds; then it waits.", unit="failures", ge=1
+        10,
+        "Failed logins from one address to one worker within throttle_seconds; then it waits.",
+        unit="failures",
+        change="reload",
+        ge=1,
     )
     max_failures_per_account: int = setting(
-        10, "Failed logins to one account within throttle_seconds; then it waits.", unit="failures", ge=1
+        10,
+        "Failed logins to one account on one worker within throttle_seconds; then it waits.",
+        unit="failures",
+        change="reload",
+        ge=1,
     )
-    throttle_seconds: float = setting(300, "Time over which failed logins are counted.", unit="seconds", gt=0)
+    throttle_seconds: float = setting(
+        300, "Time over which failed logins are counted.", unit="seconds", change="reload", gt=0
+    )
     min_password_length: int = setting(
-        8, "Shortest password that users may choose; shorter ones set by an administrator are reported.", ge=1, le=128
+        8,
+        "Shortest password that users may choose; shorter ones set by an administrator are reported.",
+        change="reload",
+        ge=1,
+        le=128,
     )
 
 
@@ -380,18 +586,18 @@ class TlsConfig(Section):
     certificate: FilePath = setting(
         None,
         "Certificate chain, a PEM file.",
-        reloadable=True,
+        change="reload",
         shown_default="tls/server.crt in the data directory, self-signed at first start",
         example="/etc/pillarbox/server.crt",
     )
     key: FilePath = setting(
         None,
         "Its private key, a PEM file.",
-        reloadable=True,
+        change="reload",
         shown_default="tls/server.key in the data directory",
         example="/etc/pillarbox/server.key",
     )
-    minimum: Literal["1.2", "1.3"] = setting("1.2", "Oldest TLS version accepted.")
+    minimum: Literal["1.2", "1.3"] = setting("1.2", "Oldest TLS version accepted.", change="workers")
 
     @model_validator(mode="after")
     def _pair(self) -> TlsConfig:
@@ -406,6 +612,7 @@ class HttpConfig(Section):
     metrics_token: Secret | None = setting(
         None,
         "Bearer token that opens /metrics to clients outside loopback.",
+        change="workers",
         shown_default="loopback only",
         example="file:/etc/pillarbox/metrics.token",
     )
@@ -414,9 +621,11 @@ class HttpConfig(Section):
 class LogConfig(Section):
     """The log, written to standard error."""
 
-    level: Literal["debug", "info", "warning", "error"] = setting("info", "Least level that is written.")
+    level: Literal["debug", "info", "warning", "error"] = setting(
+        "info", "Least level that is written.", change="reload"
+    )
     format: Literal["auto", "console", "json"] = setting(
-        "auto", "console for people, json for machines; auto: console on a terminal, else json."
+        "auto", "console for people, json for machines; auto: console on a terminal, else json.", change="reload"
     )
 
 

@@ -3,6 +3,9 @@
     Services    store, logins, certificates, limits, sessions, deadlines: one of each in a process
     Worker      opens them, listens for its roles, waits, and ends in the reverse order
 
+Other settings: `Services.reconfigure`, in one go between two events of the loop, so that nobody sees half of them.
+Parts that read settings at every use hold them as one object that is replaced; others have a method of that name.
+
 The end: no new connections; every session says goodbye (421, BYE) once its command is done, bounded by
 server.shutdown_seconds; then the store finishes what it accepted and is closed.
 """
@@ -12,14 +15,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
 import prometheus_client
 
-from admin_api.listener import ALPN, listening
+from admin_api.listener import ALPN, MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS, HttpListener
 from admin_api.routes.health import Health
 from config.schema import Config
 from mailserver import metrics
@@ -31,16 +33,20 @@ from mailserver.net.deadlines import Deadlines
 from mailserver.net.limits import Limits
 from mailserver.net.listener import Listener, stop_connections
 from mailserver.net.sessions import Sessions
-from mailserver.net.tls import Certificates
+from mailserver.net.tally import Share
+from mailserver.net.tls import Certificates, Pem
 from mailserver.receiving.mx_policy import MxPolicy
 from mailserver.receiving.server import SmtpConnection
 from mailserver.receiving.session import Memory, Receiving
 from mailserver.receiving.submission_policy import SubmissionPolicy
 from storage import Account, AccountId, NotFound, Notice, StorageError, Store, accounts, housekeeping
+from storage.blobs import BlobCounts
 
 log = logging.getLogger(__name__)
 
 SAMPLE_SECONDS = 1.0
+LATE_SECONDS = 3.0
+"""After server.shutdown_seconds."""
 
 _SMTP_SESSIONS = metrics.sessions.labels("smtp")
 _SMTP_REFUSED = metrics.refused.labels("smtp")
@@ -54,19 +60,32 @@ Counted = prometheus_client.Counter
 class Services:
     """What all parts of a worker share."""
 
-    def __init__(self, config: Config, store: Store, certificates: Certificates) -> None:
+    def __init__(self, config: Config, store: Store, certificates: Certificates, share: Share | None = None) -> None:
         self.config = config
         self.store = store
         self.certificates = certificates
-        self.limits = Limits(config.server.trusted_networks)
+        self.limits = Limits(config.server.trusted_networks, share)
         self.logins = WatchedLogins(store, config.auth, self.limits)
-        self.sessions = Sessions()
+        self.sessions = Sessions(share)
         self.deadlines = Deadlines()
         self.memory = Memory(config.mail.receive_memory_mib * 1024 * 1024)
         self.health = Health(self._problems)
         self.receiving: Receiving | None = None
+        self.imap: ImapService | None = None
         self.stopping = False
         self._checks: set[asyncio.Task[None]] = set()
+
+    def reconfigure(self, config: Config, pem: Pem) -> None:
+        """Other settings and another certificate from now on; no connection is closed."""
+        self.certificates.use(pem)
+        self.config = config
+        self.limits.set_trusted(config.server.trusted_networks)
+        self.memory.limit = config.mail.receive_memory_mib * 1024 * 1024
+        self.store.reconfigure(config.storage, config.mail)
+        self.logins.reconfigure(config.auth)
+        for service in (self.receiving, self.imap):
+            if service is not None:
+                service.reconfigure(config)
 
     def hear(self, notice: Notice) -> None:
         """The change feed: accounts whose password, status or existence changed lose their sessions."""
@@ -195,6 +214,7 @@ def _imap_factories(services: Services) -> dict[str, Factory]:
         memory=SharedMemory(services.memory),
         tls=services.certificates.server_context,
     )
+    services.imap = service
     return {
         "imap": lambda: ImapSession(service),
         "imaps": lambda: ImapSession(service, services.certificates.server_context()),
@@ -208,22 +228,24 @@ async def serve(
     services: Services, sockets: Sockets, *, stop: asyncio.Event, ready: Callable[[], None], housekeeper: bool
 ) -> None:
     """Serves until `stop` is set; `ready` is called once all listeners are open."""
-    config = services.config
+    roles = services.config.server.roles
+    http = HttpListener(
+        services.config,
+        services.health,
+        tls=services.certificates.lasting_context(*ALPN),
+        connections=services.limits.connections(MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS, kind="http"),
+    )
     unlisten = services.store.changes.listen(services.hear)
     services.deadlines.start()
     listeners = [
-        Listener(sockets[name], factory)
-        for name, factory in mail_factories(services, config.server.roles).items()
-        if name in sockets
+        Listener(sockets[name], factory) for name, factory in mail_factories(services, roles).items() if name in sockets
     ]
     async with AsyncExitStack() as stack:
         stack.callback(unlisten)
         stack.callback(services.logins.close)
         stack.callback(services.deadlines.stop)
-        if "api" in config.server.roles:
-            tls = services.certificates.server_context(*ALPN)
-            clear, secure = sockets.get("http", ()), sockets.get("https", ())
-            await stack.enter_async_context(listening(config, services.health, clear=clear, secure=secure, tls=tls))
+        if "api" in roles:
+            await http.start(clear=sockets.get("http", ()), secure=sockets.get("https", ()))
         for listener in listeners:
             await listener.start()
         async with asyncio.TaskGroup() as tasks:
@@ -232,27 +254,40 @@ async def serve(
                 helpers.append(tasks.create_task(housekeeping.run(services.store)))
             ready()
             await stop.wait()
-            await _say_goodbye(services, listeners)
+            await _say_goodbye(services, listeners, http)
             for helper in helpers:
                 helper.cancel()
 
 
-async def _say_goodbye(services: Services, listeners: Sequence[Listener]) -> None:
+async def _say_goodbye(services: Services, listeners: Sequence[Listener], http: HttpListener) -> None:
     services.stopping = True
     for listener in listeners:
         listener.close()
     sessions = len(services.deadlines)
     log.info("stopping, %d sessions are open", sessions)
-    await stop_connections(services.deadlines, services.config.server.shutdown_seconds)
+    seconds = services.config.server.shutdown_seconds
+    asyncio.get_running_loop().call_later(seconds + LATE_SECONDS, _name_unfinished)
+    await asyncio.gather(stop_connections(services.deadlines, seconds), http.close(seconds))
+
+
+def _name_unfinished() -> None:
+    """The supervisor will soon kill us; this says what it was that did not come to an end."""
+    for task in asyncio.all_tasks():
+        where: Any = task.get_coro()
+        names = []
+        while (inner := getattr(where, "cr_await", None)) is not None:
+            names.append(where.__qualname__)
+            where = inner
+        log.warning("not ended in time: %s waits for %r", " > ".join(names) or task.get_name(), where)
 
 
 async def _sample(services: Services) -> None:
     """Takes over what others count by plain numbers, storage because it knows nothing of metrics, SMTP for speed."""
     committer, receiving = services.store.committer, services.receiving
-    taken: Counter[Counted] = Counter()
+    taken: dict[Counted, float] = {}
     while True:
         await asyncio.sleep(SAMPLE_SECONDS)
-        now: Counter[Counted] = Counter()
+        now = _of_blobs(services.store.blobs.counts)
         now[metrics.delivery_batches] = committer.batches
         now[metrics.delivered_messages] = committer.messages
         if receiving is not None:
@@ -261,5 +296,15 @@ async def _sample(services: Services) -> None:
                 now[metrics.messages_received.labels(name)] = receiving.messages[name]
                 now[metrics.octets_received.labels(name)] = receiving.octets[name]
         for counter, count in now.items():
-            counter.inc(count - taken[counter])
+            counter.inc(count - taken.get(counter, 0))
         taken = now
+
+
+def _of_blobs(counts: BlobCounts) -> dict[Counted, float]:
+    kinds: tuple[tuple[Counted, Mapping[str, float]], ...] = (
+        (metrics.blob_requests, counts.requests),
+        (metrics.blob_errors, counts.errors),
+        (metrics.blob_seconds, counts.seconds),
+        (metrics.blob_cache, counts.cache),
+    )
+    return {counter.labels(label): count for counter, counted in kinds for label, count in counted.items()}

@@ -100,6 +100,14 @@ class Logins:
         self._right.drop(account_id)
         self._owners.drop(account_id)
 
+    def reconfigure(self, config: AuthConfig) -> None:
+        """Other settings from now on, but for argon2_threads; what was counted and remembered stays so."""
+        self._hasher = hasher(config)
+        self._decoy = self._hasher.decoy()
+        self._peers.set_bounds(config.max_failures_per_address, config.throttle_seconds)
+        self._accounts.set_bounds(config.max_failures_per_account, config.throttle_seconds)
+        self._right.set_seconds(config.cache_seconds)
+
     def close(self) -> None:
         self._pool.close()
 
@@ -237,8 +245,10 @@ class _Throttle:
 
     def __init__(self, limit: int, seconds: float, clock: Callable[[], float]) -> None:
         self._window = FailureWindow(limit, seconds, clock=clock)
-        self._limit = limit
         self._gates: dict[str, _Throttle._Gate] = {}
+
+    def set_bounds(self, limit: int, seconds: float) -> None:
+        self._window.limit, self._window.seconds = limit, seconds
 
     def refuse_blocked(self, key: str) -> None:
         blocked = self._window.blocked_for(key)
@@ -248,7 +258,7 @@ class _Throttle:
     @asynccontextmanager
     async def attempt(self, key: str) -> AsyncIterator[None]:
         """Waits for a place; Throttled where those before have used up what may fail."""
-        gate = self._gates.setdefault(key, self._Gate(asyncio.Semaphore(self._limit)))
+        gate = self._gates.setdefault(key, self._Gate(asyncio.Semaphore(self._window.limit)))
         gate.users += 1
         try:
             async with gate.places:
@@ -273,6 +283,12 @@ class _Memory:
         self._seconds = seconds
         self._clock = clock
         self._until: dict[bytes, tuple[float, int]] = {}
+
+    def set_seconds(self, seconds: float) -> None:
+        """Nothing is remembered longer than by both the old and the new one."""
+        soonest = self._clock() + seconds
+        self._seconds = seconds
+        self._until = {key: (min(until, soonest), account_id) for key, (until, account_id) in self._until.items()}
 
     def holds(self, key: bytes) -> bool:
         kept = self._until.get(key)

@@ -28,5 +28,11 @@ logins = Counter("pillarbox_logins_total", "Logins by service and result.", ["se
 command_seconds = Histogram(
     "pillarbox_command_seconds", "Time from a command to its answer.", ["protocol", "command"], buckets=_SECONDS
 )
+blob_requests = Counter("pillarbox_blob_requests_total", "Requests to the object store.", ["operation"])
+blob_errors = Counter("pillarbox_blob_errors_total", "Requests to the object store that failed.", ["operation"])
+blob_seconds = Counter("pillarbox_blob_seconds_total", "Time that requests to the object store took.", ["operation"])
+blob_cache = Counter(
+    "pillarbox_blob_cache_total", "Reads by way of the blob cache: hits, their octets, misses, damaged files.", ["what"]
+)
 worker_starts = Counter("pillarbox_worker_starts_total", "Workers that were started, the first ones included.")
 service_starts = Counter("pillarbox_service_starts_total", "Starts of embedded services.", ["service"])

@@ -13,7 +13,12 @@ The order, and why:
 Then it waits for signals. A worker that dies is replaced, at once the first time and then more and more slowly; its
 sockets were kept, so nothing that waits in their backlogs is lost. An embedded service that dies is started again; the
 workers find it by themselves. TERM or INT: listeners are closed, workers say goodbye for at most
-server.shutdown_seconds, the services are stopped. A second one cuts that short. HUP: workers take up certificates.
+server.shutdown_seconds, the services are stopped. A second one cuts that short.
+
+HUP reads settings and certificate again. What cannot be used is refused whole, and the old ones stay in force; else
+workers are sent those settings that may change while they serve, and workers forked later have them, too. USR2 does
+that, and replaces the workers one by one, which brings in settings that a worker keeps for life. A worker is forked
+from this process: other code comes with a restart only. What was done stands in run/reload.json (node/report.py).
 
 When the supervisor itself is killed the kernel ends workers and services (PR_SET_PDEATHSIG).
 """
@@ -24,37 +29,50 @@ import asyncio
 import json
 import logging
 import os
+import shlex
 import signal
 import sys
+import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from config.load import ConfigErrors
 from config.schema import Config
+from mailserver import logs
 from mailserver.embedded import account as accounts
 from mailserver.embedded import postgres, redis
 from mailserver.embedded.account import ServiceAccount
 from mailserver.embedded.process import own_folder
-from mailserver.net.tls import Certificates
-from mailserver.node import counters, data_directory, first_start, listeners, preimport, secret_keys
+from mailserver.net.tls import CertificateError, Certificates, Pem
+from mailserver.node import counters, data_directory, first_start, listeners, preimport, secret_keys, settings
 from mailserver.node.banner import banner
+from mailserver.node.channel import Settings
 from mailserver.node.data_directory import DataDirectory
 from mailserver.node.listeners import Address, Slot
+from mailserver.node.report import Report
 from mailserver.node.secret_keys import SecretKeys
 from mailserver.node.services import Services
-from mailserver.node.workers import Worker, Workers
-from storage import Store
+from mailserver.node.settings import Source
+from mailserver.node.workers import Place, Workers, WorkersFailed
+from storage import Store, housekeeping, s3_requests
+from storage.blobs import S3_SCHEME
 from storage.migrate import migrate, migrations
 
 log = logging.getLogger(__name__)
 
 LOCK_SECONDS = 10.0
+"""For a command that works on the directory just now."""
 GRACE_SECONDS = 5.0
 """Beyond server.shutdown_seconds, for a worker to close its store."""
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+ANSWER_SECONDS = 30.0
+"""For a worker to take up settings."""
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGCHLD)
 _STOP = (signal.SIGTERM, signal.SIGINT)
+_DONE = object()
 
 
 class StartError(Exception):
@@ -65,41 +83,33 @@ class _Stopped(Exception):
     """A signal came while things were being made ready."""
 
 
-def supervise(config: Config, data: Path, config_file: Path | None) -> int:
+def supervise(config: Config, data: Path, source: Source) -> int:
     """Serves until told to stop; the exit status. Call it in the main thread of a process that has no other threads.
 
-    Raises errors with a text for the user: StartError, PortError, ServiceError and their like.
+    source: where the settings come from. Raises errors with a text for the user: StartError, PortError, ServiceError
+    and their like.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    config = _with_absolute_paths(config)
     directory, account = data_directory.make(data, config.server.system_account, _say)
     with ExitStack() as stack:
         lock = _take_lock(directory)
         stack.callback(os.close, lock)
         try:
-            Supervisor(config, directory, account, config_file).run(lock, stack)
+            Supervisor(config, directory, account, source).run(lock, stack)
         except _Stopped:
             log.info("stopped before it was ready")
     return 0
 
 
-def _with_absolute_paths(config: Config) -> Config:
-    """Relative paths begin where we were started, and we will work elsewhere."""
-    tls, storage = config.tls, config.storage
-    if tls.certificate is not None and tls.key is not None:
-        tls = tls.model_copy(update={"certificate": tls.certificate.absolute(), "key": tls.key.absolute()})
-    if storage.blobs is not None and "://" not in storage.blobs:
-        storage = storage.model_copy(update={"blobs": str(Path(storage.blobs).expanduser().absolute())})
-    return config.model_copy(update={"tls": tls, "storage": storage})
-
-
 def _take_lock(directory: DataDirectory) -> int:
     try:
-        return data_directory.take_lock(directory, "pillarbox serve", LOCK_SECONDS)
+        return data_directory.take_lock(directory, data_directory.SERVER, LOCK_SECONDS)
     except data_directory.Held as held:
+        root = directory.root
+        serves = held.what == data_directory.SERVER
+        way = f"stop it with `pillarbox --data {shlex.quote(str(root))} stop`" if serves else "wait for its end"
         raise StartError(
-            f"{directory.root} is in use by process {held.pid} ({held.what}): stop it with "
-            f"`pillarbox --data {directory.root} stop`, or name another data directory"
+            f"{root} is in use by process {held.pid} ({held.what}): {way}, or name another data directory"
         ) from None
 
 
@@ -111,15 +121,16 @@ class Supervisor:
     _certificates: Certificates
 
     def __init__(
-        self, config: Config, directory: DataDirectory, account: ServiceAccount | None, config_file: Path | None
+        self, config: Config, directory: DataDirectory, account: ServiceAccount | None, source: Source
     ) -> None:
         self._config = config
         self._outside = directory
         self._inside = directory.as_seen_from_inside(account)
         self._account = account
-        self._config_file = config_file
+        self._source = source
         self._services = Services(config.storage)
         self._pid = os.getpid()
+        self._started = datetime.now(UTC)
         self._version = version("pillarbox")
 
     def run(self, lock: int, stack: ExitStack) -> None:
@@ -132,7 +143,7 @@ class Supervisor:
         asyncio.run(self._prepare_database())
         _look_for_stop()
         workers = Workers(slots, self._work, lock)
-        stack.callback(workers.stop, self._config.server.shutdown_seconds + GRACE_SECONDS, _wait_for_second_signal)
+        stack.callback(lambda: workers.stop(self._stop_seconds, _wait_for_second_signal))
         workers.start()
         stack.callback(self._inside.server_json.unlink, missing_ok=True)
         self._write_server_json(len(workers))
@@ -143,7 +154,8 @@ class Supervisor:
     def _make_ready(self, stack: ExitStack) -> list[Slot]:
         server = self._config.server
         os.chdir(self._outside.root)
-        self._outside.server_json.unlink(missing_ok=True)
+        for told in (self._outside.server_json, self._outside.reload_json):
+            told.unlink(missing_ok=True)
         offset = listeners.choose_offset(server.port_offset, server.host)
         self._addresses = listeners.addresses(server.roles, server.host, offset)
         slots = listeners.bind(self._addresses, server.workers or len(os.sched_getaffinity(0)))
@@ -174,7 +186,9 @@ class Supervisor:
 
         preimport.import_ours()
         if preimport.needs_all(self._account):
-            preimport.import_all()
+            preimport.import_all(*(preimport.S3 if self._blobs_in_s3 else ()))
+        if self._blobs_in_s3:
+            s3_requests.prepare()
         self._migrations = migrations()
         self._certificates = Certificates(self._config.tls, self._inside.root)
         for protocols in ((), ALPN):
@@ -192,13 +206,35 @@ class Supervisor:
         if applied:
             log.info("schema brought up to date: %s", ", ".join(applied))
         await secret_keys.check(dsn, self._keys)
-        store = await Store.open(worker="supervisor", **{**self._store_options(), "redis_url": None})
+        options = {**self._store_options(), "redis_url": None, "blob_cache": None}
+        store = await Store.open(worker="supervisor", **options)
         try:
+            await self._look_at_blobs(store)
             added = await first_start.begin(store, self._config)
         finally:
             await store.close()
         if added is not None:
             _print(first_start.show_login(added, self._inside, self._outside.first_login))
+
+    async def _look_at_blobs(self, store: Store) -> None:
+        """A mistake in the settings is said before anything is made; later on an outage keeps nobody from serving."""
+        if not self._blobs_in_s3:
+            return
+        problem = await store.blobs.problem()
+        if problem is None:
+            if await housekeeping.blobs_are_elsewhere(store):
+                raise StartError(
+                    f"storage.blobs: {self._config.storage.blobs} does not hold what messages refer to: name the place "
+                    "where it is, or copy it there first, names as they are"
+                )
+        elif await first_start.is_done(store):
+            log.error("storage.blobs: %s", problem)
+        else:
+            raise StartError(f"storage.blobs: {problem}")
+
+    @property
+    def _blobs_in_s3(self) -> bool:
+        return (self._config.storage.blobs or "").startswith(S3_SCHEME)
 
     def _store_options(self) -> dict[str, Any]:
         return {
@@ -207,43 +243,104 @@ class Supervisor:
             "dsn": self._services.dsn,
             "redis_url": self._services.redis_url,
             "blobs": self._config.storage.blobs or str(self._inside.blobs),
+            "blob_cache": self._inside.blob_cache,
             "install_key": self._keys.install,
             "master_key": self._keys.master,
         }
 
     # Workers and what happens to them --------------------------------------------------------------------------------
 
-    def _work(self, worker: Worker, ready: int) -> int:
+    @property
+    def _stop_seconds(self) -> float:
+        """How long workers may take to end."""
+        return self._config.server.shutdown_seconds + GRACE_SECONDS
+
+    def _work(self, place: Place) -> int:
         """In the forked process."""
         from mailserver import worker as worker_process  # not earlier: see node/counters.py
 
         return worker_process.run(
             worker_process.Job(
-                number=worker.number,
+                number=place.number,
                 config=self._config,
-                sockets=worker.sockets,
+                sockets=place.sockets,
                 certificates=self._certificates,
                 store_options=self._store_options(),
+                share=place.share,
                 parent=self._pid,
-                ready=ready,
+                channel=place.channel,
             )
         )
 
     def _watch(self, workers: Workers) -> None:
         announced = False
+        asked: set[int] = set()
+        reload: Iterator[None] | None = None
         while True:
             workers.look_after()
             self._services.look_after()
             if workers.all_ready and not announced:
                 announced = True
                 _print(self._banner(len(workers)))
+            if asked and reload is None:
+                reload = self._reload(workers, replace=signal.SIGUSR2 in asked)
+                asked.clear()
+            if reload is not None and next(reload, _DONE) is _DONE:
+                reload = None
+                continue
             patience = min([5.0, *workers.pauses(), *self._services.pauses()])
             received = signal.sigtimedwait(SIGNALS, max(0.01, patience))
             if received is not None and received.si_signo in _STOP:
                 log.info("stopping on %s", signal.Signals(received.si_signo).name)
                 return
-            if received is not None and received.si_signo == signal.SIGHUP:
-                workers.send(signal.SIGHUP)
+            if received is not None and received.si_signo in (signal.SIGHUP, signal.SIGUSR2):
+                asked.add(received.si_signo)
+
+    # Other settings --------------------------------------------------------------------------------------------------
+
+    def _reload(self, workers: Workers, *, replace: bool) -> Iterator[None]:
+        """Takes up what the settings say by now, in steps between which everything else is looked after."""
+        report = Report(self._pid, time.monotonic())
+        try:
+            wanted = self._source.load()
+            pem = self._certificates.read(wanted.tls)
+        except (ConfigErrors, CertificateError) as error:
+            reader = f", read as {self._account.name}," if self._account else ""
+            report.problems = [f"the settings{reader} cannot be used, the old ones stay in force:"]
+            report.problems += str(error).split("\n")
+        else:
+            report.changed = settings.changes(self._config, wanted)
+            yield from self._take_up(wanted, pem, workers, report)
+            if replace and not report.problems:
+                yield from self._replace_workers(wanted, workers, report)
+            self._write_server_json(len(workers))
+        log.log(logging.ERROR if report.problems else logging.INFO, "reload: %s", "; ".join(report.lines()))
+        report.write(self._inside.reload_json)
+
+    def _take_up(self, wanted: Config, pem: Pem, workers: Workers, report: Report) -> Iterator[None]:
+        """What may change while workers serve, here and in all of them."""
+        self._config = config = settings.merged(self._config, wanted, "reload")
+        if self._certificates.use(pem):
+            report.certificate = pem.fingerprint()
+        logs.configure(config.log.level, config.log.format)
+        workers.tell(Settings(config, pem))
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while workers.unanswered() and time.monotonic() < deadline:
+            yield
+        report.problems += [f"worker process {pid} has not answered" for pid in workers.unanswered()]
+        report.problems += [f"worker process {pid} has failed, the log says why" for pid in workers.failed()]
+
+    def _replace_workers(self, wanted: Config, workers: Workers, report: Report) -> Iterator[None]:
+        """One by one, with what a worker keeps for life."""
+        before = self._config
+        self._config = settings.merged(before, wanted, "workers")
+        try:
+            yield from workers.replace(self._stop_seconds)
+        except WorkersFailed as error:
+            self._config = before
+            report.problems.append(str(error))
+        else:
+            report.replaced = True
 
     # What it tells ---------------------------------------------------------------------------------------------------
 
@@ -253,14 +350,14 @@ class Supervisor:
         about = {
             "pid": self._pid,
             "version": self._version,
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "started": self._started.isoformat(timespec="seconds"),
             "host": list(dict.fromkeys(address.host for address in self._addresses)),
             "ports": {address.endpoint.name: address.port for address in self._addresses},
             "roles": list(config.server.roles),
             "hostname": config.server.hostname,
             "workers": workers,
             "data": str(outside.root),
-            "config": str(self._config_file.absolute()) if self._config_file else None,
+            "config": str(self._source.folder / self._source.file) if self._source.file else None,
             "postgres": "embedded" if self._services.embeds_postgres else "external",
             "dsn": postgres.plain_dsn(outside.postgres) if self._services.embeds_postgres else self._services.dsn,
             "redis": redis.plain_url(outside.redis) if self._services.embeds_redis else self._services.redis_url,

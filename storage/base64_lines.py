@@ -19,6 +19,7 @@ _ROWS = 256
 _BLOCK_DIGITS = LINE_DIGITS * _ROWS
 _BLOCK_OCTETS = _BLOCK_DIGITS // 4 * 3
 _LINE = LINE_DIGITS + 2
+_LINE_OCTETS = LINE_DIGITS // 4 * 3
 _SHORT = 3  # lines that are cheaper to slice
 
 
@@ -42,6 +43,15 @@ def encode(data: bytes) -> bytes:
         lines = _rows(rows).unpack_from(digits, at)
         out.append(b"\r\n".join((*lines, digits[size - last :]) if last else lines))
     return b"\r\n".join(out)
+
+
+def encode_range(data: bytes, start: int, stop: int) -> bytes:
+    """`encode(data)[start:stop]`, encoding only the lines that are in it."""
+    first = start // _LINE
+    text = encode(data[first * _LINE_OCTETS : (stop // _LINE + 1) * _LINE_OCTETS])
+    if stop % _LINE > LINE_DIGITS and (stop // _LINE + 1) * _LINE_OCTETS < len(data):
+        text += b"\r\n"
+    return text[start - first * _LINE : stop - first * _LINE]
 
 
 def decode(text: bytes) -> bytes | None:

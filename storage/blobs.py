@@ -7,32 +7,38 @@ of a blob, in the style of qmail's INTERNALS:
     put         object durable, no row refers to it: garbage unless a transaction is about to commit a reference
     referenced  object durable, at least one row of blob_refs names it
 
-put: absent → put, before the transaction; an object of the current generation is reused (made durable again). commit:
-put → referenced, only if the generation is then the current or the previous one. The sweeper takes put → absent, only
-three generations back and older, so it can never meet a transaction in flight. A crash leaves garbage, never a hole.
+put: absent → put, before the transaction; an object of the current generation is reused (made durable again, or found
+durable). commit: put → referenced, only if the generation is then the current or the previous one. The sweeper takes
+put → absent, only three generations back and older, so it can never meet a transaction in flight. A crash leaves
+garbage, never a hole.
+
+There are two stores, a directory (storage/directory_blobs.py) and S3 (storage/s3_blobs.py). They keep the same octets
+under the same names, so that moving from one to the other is copying files.
 """
 
 from __future__ import annotations
 
-import asyncio
-import os
+import re
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter, defaultdict
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
 from cryptography.exceptions import InvalidTag
 
 from storage import codec
-from storage.errors import NotFound, Unavailable
 from storage.keys import NONCE, Keys, WrongKey
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from config.schema import StorageConfig
 
 GENERATION_SECONDS = 604_800
-_PATIENCE_SECONDS = 60.0
 REF_OCTETS = 36
+S3_SCHEME = "s3://"
+
+_FILE_NAME = re.compile(r"[0-9a-f]{64}")
 
 
 def generation(now: float) -> int:
@@ -44,21 +50,80 @@ def generation_of(ref: bytes) -> int:
     return int.from_bytes(ref[:4], "big")
 
 
-class BlobStore(Protocol):
-    """put returns the blob's reference once it is durable; Unavailable where the store does not serve."""
+def ref_now(blob_hash: bytes) -> bytes:
+    """The reference of a blob that is put at this moment."""
+    return generation(time.time()).to_bytes(4, "big") + blob_hash
 
-    async def put(self, content: bytes) -> bytes: ...
-    async def get(self, ref: bytes) -> bytes: ...
-    async def remove(self, refs: list[bytes]) -> None: ...
-    async def listed(self, before_generation: int) -> list[bytes]: ...
-    async def problem(self) -> str | None: ...
+
+def name_of(ref: bytes) -> str:
+    """Where a store keeps it: generation/two digits/hash."""
+    name = ref[4:].hex()
+    return f"{generation_of(ref)}/{name[:2]}/{name}"
+
+
+def ref_of(number: int, file_name: str) -> bytes | None:
+    """The way back from a generation and the last part of a name; None for what is no blob."""
+    if _FILE_NAME.fullmatch(file_name) is None:
+        return None
+    return number.to_bytes(4, "big") + bytes.fromhex(file_name)
+
+
+@dataclass(slots=True)
+class BlobCounts:
+    """What a store has done since it was opened: requests to an object store by operation, and its read cache."""
+
+    requests: Counter[str] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    cache: Counter[str] = field(default_factory=Counter)
+    """hits, misses, octets (of the hits), damaged."""
+
+
+class BlobStore(Protocol):
+    """All of it raises Unavailable where the store does not serve."""
+
+    threshold_octets: int
+    """Parts of this size or more are worth a blob here, where no setting says otherwise."""
+    counts: BlobCounts
+
+    async def put(self, content: bytes) -> bytes:
+        """The blob's reference, once it is durable."""
+        ...
+
+    async def get(self, ref: bytes) -> bytes:
+        """The content. NotFound: the store serves, and has no such blob. WrongKey."""
+        ...
+
+    async def missing(self, refs: list[bytes]) -> list[bytes]:
+        """Those that it does not have."""
+        ...
+
+    async def remove(self, refs: list[bytes]) -> None:
+        """Absent ones count as removed."""
+        ...
+
+    def listed(self, before_generation: int) -> AsyncGenerator[list[bytes], None]:
+        """References of all blobs of older generations, some hundred at a time, which may be removed meanwhile.
+
+        What puts that broke off have left is cleared away on the way.
+        """
+        ...
+
+    async def problem(self) -> str | None:
+        """Why it does not serve, in a sentence that says what to do; None where all is well."""
+        ...
+
     async def close(self) -> None: ...
 
 
-def open_blobs(where: str, keys: Keys) -> BlobStore:
-    """The store that a setting names; ValueError for one we cannot serve."""
-    if where.startswith("s3://"):
-        raise ValueError("blobs: s3:// is not served by this version; give a directory")
+def open_blobs(where: str, keys: Keys, config: StorageConfig, cache_folder: Path | None = None) -> BlobStore:
+    """The store that a setting names; cache_folder: for reading from S3, bounded by a setting; None: without."""
+    if where.startswith(S3_SCHEME):
+        from storage.s3_blobs import S3Blobs
+
+        return S3Blobs(where, keys, config, cache_folder)
+    from storage.directory_blobs import DirectoryBlobs
+
     return DirectoryBlobs(Path(where), keys)
 
 
@@ -75,118 +140,3 @@ def opened(keys: Keys, blob_hash: bytes, stored: bytes) -> bytes:
     except InvalidTag as error:
         raise WrongKey("a blob does not open under its key") from error
     return codec.expand(stored[0], octets)
-
-
-class DirectoryBlobs:
-    """DIR/<generation>/<two hex digits>/<hash>: written beside, fsynced, renamed, and the folder fsynced."""
-
-    def __init__(self, root: Path, keys: Keys) -> None:
-        self._root = root
-        self._keys = keys
-        self._pool = ThreadPoolExecutor(4, "blobs")
-        self._durable: set[Path] = set()
-
-    async def put(self, content: bytes) -> bytes:
-        return await self._soon(self._put, content)
-
-    async def get(self, ref: bytes) -> bytes:
-        return await self._soon(self._get, ref)
-
-    async def remove(self, refs: list[bytes]) -> None:
-        await self._run(self._remove, refs)
-
-    async def listed(self, before_generation: int) -> list[bytes]:
-        """References of all blobs of older generations."""
-        return await self._run(lambda: list(self._listed(before_generation)))
-
-    async def problem(self) -> str | None:
-        try:
-            return await self._run(self._problem)
-        except Unavailable as error:
-            return str(error)
-
-    async def close(self) -> None:
-        self._pool.shutdown(wait=False)
-
-    async def _soon(self, function: Callable[..., T], *arguments: object) -> T:
-        """A disk that stands still holds up nobody for ever."""
-        try:
-            return await asyncio.wait_for(self._run(function, *arguments), _PATIENCE_SECONDS)
-        except TimeoutError as error:
-            raise Unavailable("blob store: no answer") from error
-
-    async def _run(self, function: Callable[..., T], *arguments: object) -> T:
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
-        except FileNotFoundError as error:
-            raise NotFound(f"blob {error.filename}") from error
-        except OSError as error:
-            raise Unavailable(f"blob store: {error}") from error
-
-    def _path(self, ref: bytes) -> Path:
-        name = ref[4:].hex()
-        return self._root / str(generation_of(ref)) / name[:2] / name
-
-    def _put(self, content: bytes) -> bytes:
-        blob_hash = self._keys.blob_hash(content)
-        ref = generation(time.time()).to_bytes(4, "big") + blob_hash
-        path = self._path(ref)
-        if not path.exists():
-            _write(path, sealed(self._keys, blob_hash, content))
-        else:
-            _fsync(path)
-        _fsync(path.parent)
-        self._keep_folders(path.parent)
-        return ref
-
-    def _keep_folders(self, folder: Path) -> None:
-        """Makes the way to a folder durable, once a process: whoever made it may not have come so far yet."""
-        if folder not in self._durable:
-            for above in (folder.parent, self._root, self._root.parent):
-                _fsync(above)
-            self._durable.add(folder)
-
-    def _get(self, ref: bytes) -> bytes:
-        return opened(self._keys, ref[4:], self._path(ref).read_bytes())
-
-    def _remove(self, refs: list[bytes]) -> None:
-        for ref in refs:
-            self._path(ref).unlink(missing_ok=True)
-
-    def _listed(self, before: int) -> Iterator[bytes]:
-        if not self._root.exists():
-            return
-        for folder in self._root.iterdir():
-            if folder.name.isdigit() and int(folder.name) < before:
-                number = int(folder.name).to_bytes(4, "big")
-                for path in folder.glob("??/*"):
-                    if path.name.startswith("."):
-                        path.unlink(missing_ok=True)  # a put that broke off
-                    elif len(path.name) == 64:
-                        yield number + bytes.fromhex(path.name)
-
-    def _problem(self) -> str | None:
-        self._root.mkdir(parents=True, exist_ok=True)
-        return None if os.access(self._root, os.W_OK) else f"{self._root} may not be written"
-
-
-def _write(path: Path, stored: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(stored)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,7 +2,9 @@
 
 After COMMIT the writer hands its notices to `publish`: this process hears them at once, the others through Redis, or by
 one NOTIFY while Redis is away. Notices are hints: a lost one heals, because a view compares its modseq whenever a
-command may show changes and once a second while the feed is broken. Whoever reconnects tells its listeners "resync".
+command may show changes, at once when the feed breaks, and once a second while it is broken. Whoever reconnects tells
+its listeners "resync". A database that takes no writes is not the one that the others tell of their changes, so the
+feed leaves it.
 Changes of accounts and addresses are told by NOTIFY in the transaction that makes them, whatever Redis does.
 """
 
@@ -11,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -22,8 +25,11 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from storage.connect import connect
 from storage.errors import StorageError
-from storage.records import AccountId, MailboxId, Notice
+from storage.records import LOOK, RESYNC, AccountId, MailboxId, Notice
+from storage.store import is_unavailable
+from storage.tasks import end
 
 if TYPE_CHECKING:
     from storage.store import Store
@@ -31,7 +37,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CHANNEL = "pillarbox"
-RESYNC = Notice("resync")
 _NOTIFY = "SELECT pg_notify($1, $2)"
 _MAX_PAYLOAD = 7900
 _MAX_WAITING = 10_000
@@ -39,8 +44,9 @@ _RETRY_SECONDS = 0.5
 _GATHER_SECONDS = 0.02
 """The first change goes out at once; those that follow within so long go together."""
 _REDIS_SECONDS = 1.0
-_SILENCE_SECONDS = 3.0
-"""A subscription is asked for a sign of life once a second and given up after so long without one."""
+_ASK_SECONDS = 0.5
+_MAX_SILENCES = 3
+"""A subscription is asked for a sign of life that often, and given up when so many in a row are missing."""
 
 _JSON = json.JSONEncoder(separators=(",", ":"))
 
@@ -134,7 +140,9 @@ class Changes:
         self._listeners: dict[object, Listener] = {}
         self._waiting: list[Notice] = []
         self._sending = False
-        self._own = encode([], store.worker).removesuffix("[]}")
+        # Two machines may have one name, and workers of the same number.
+        self._sender = f"{store.worker} {secrets.token_hex(8)}"
+        self._own = encode([], self._sender).removesuffix("[]}")
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self.database_up = False
@@ -158,9 +166,7 @@ class Changes:
             if not self._waiting and not self._sending:
                 break
             await asyncio.sleep(0.01)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(self._tasks)
         if self._redis is not None:
             await self._redis.aclose()
 
@@ -220,17 +226,23 @@ class Changes:
         if self._redis is None or not self.redis_up:
             return False
         try:
-            await self._redis.publish(CHANNEL, encode(notices, self._store.worker))
+            await self._redis.publish(CHANNEL, encode(notices, self._sender))
         except (RedisError, OSError, TimeoutError):
-            self.redis_up = False
+            self._redis_broke()
             return False
         return True
+
+    def _redis_broke(self) -> None:
+        """What was told meanwhile may not have arrived."""
+        if self.redis_up:
+            self.redis_up = False
+            self._dispatch(LOOK)
 
     async def _send_database(self, notices: list[Notice]) -> None:
         try:
             async with self._store.acquire() as conn:
                 for start in range(0, len(notices), 50):
-                    for payload in payloads(notices[start : start + 50], self._store.worker):
+                    for payload in payloads(notices[start : start + 50], self._sender):
                         await conn.execute(_NOTIFY, CHANNEL, payload)
         except StorageError:
             log.warning("changes could not be told; other workers will find them by polling")
@@ -255,9 +267,9 @@ class Changes:
                 async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
                     await self._hear_redis(pubsub)
             except (RedisError, OSError, TimeoutError):
-                self.redis_up = False
+                self._redis_broke()
             except Exception:
-                self.redis_up = False
+                self._redis_broke()
                 log.exception("the change feed of Redis failed")
             await asyncio.sleep(_RETRY_SECONDS)
 
@@ -265,22 +277,21 @@ class Changes:
         """Until the subscription breaks, or nothing is heard of it any more."""
         await pubsub.subscribe(CHANNEL)
         await pubsub.ping()
-        heard = asked = time.monotonic()
+        asked = time.monotonic()
         subscribed = False
-        while time.monotonic() - heard < _SILENCE_SECONDS:
-            message = await pubsub.get_message(timeout=1.0)
-            now = time.monotonic()
-            if message is not None:
-                heard = now
-                if message["type"] == "message":
-                    self._receive(message["data"])
-                else:
-                    self.redis_up = True
-                    if not subscribed:
-                        self._dispatch(RESYNC)
-                    subscribed = True
-            if now - asked >= 1.0:
-                asked = now
+        silences = 0
+        while silences < _MAX_SILENCES:
+            message = await pubsub.get_message(timeout=_ASK_SECONDS)
+            silences = silences + 1 if message is None else 0
+            if message is not None and message["type"] == "message":
+                self._receive(message["data"])
+            elif message is not None:
+                self.redis_up = True
+                if not subscribed:
+                    self._dispatch(RESYNC)
+                subscribed = True
+            if time.monotonic() - asked >= _ASK_SECONDS:
+                asked = time.monotonic()
                 await pubsub.ping()
         raise TimeoutError("Redis is silent")
 
@@ -288,22 +299,28 @@ class Changes:
         while True:
             try:
                 await self._listen_once()
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
-                self.database_up = False
-            except Exception:
-                self.database_up = False
-                log.exception("the change feed of the database failed")
+            except Exception as error:
+                if not (isinstance(error, asyncpg.PostgresError) or is_unavailable(error)):
+                    log.exception("the change feed of the database failed")
             await asyncio.sleep(_RETRY_SECONDS)
 
     async def _listen_once(self) -> None:
-        conn = await asyncpg.connect(self._store.dsn, timeout=5, server_settings={"application_name": "pillarbox feed"})
+        conn = await connect(self._store.dsn, timeout=5, server_settings={"application_name": "pillarbox feed"})
         try:
-            await conn.add_listener(CHANNEL, lambda _c, _p, _ch, payload: self._receive(str(payload)))
-            self.database_up = True
-            self._dispatch(RESYNC)
-            while not conn.is_closed():
+            while await self._takes_writes(conn):
+                if not self.database_up:
+                    await conn.add_listener(CHANNEL, lambda _c, _p, _ch, payload: self._receive(str(payload)))
+                    self.database_up = True
+                    self._dispatch(RESYNC)
                 await asyncio.sleep(1.0)
-                await conn.execute("SELECT 1", timeout=5)
         finally:
-            self.database_up = False
+            if self.database_up:
+                self.database_up = False
+                self._dispatch(LOOK)
             conn.terminate()
+
+    async def _takes_writes(self, conn: Any) -> bool:
+        if await conn.fetchval("SHOW transaction_read_only", timeout=5) == "off":
+            return True
+        await self._store.leave_server()
+        return False

@@ -41,6 +41,7 @@ from storage import content
 from storage.batch import WAIT_MILLISECONDS, Pending, StatementBatch, new_message_id
 from storage.batch_function import CALL, FunctionBatch, can_write
 from storage.blobs import generation
+from storage.connect import connect
 from storage.content import Message
 from storage.errors import OutcomeUnknown, StorageError, Unavailable
 from storage.records import Placed, Placement
@@ -267,9 +268,7 @@ class Committer:
     async def _alone_transaction(self, batch: Sequence[Pending], left: float, *, settle: bool) -> None:
         """Takes all accounts, waiting for them, before anything else; settle: looks first whether it was written."""
         accounts = sorted({account for pending in batch for account in pending.accounts})
-        conn = await asyncpg.connect(
-            self._store.dsn, timeout=left, command_timeout=left, server_settings=SERVER_SETTINGS
-        )
+        conn = await connect(self._store.dsn, timeout=left, command_timeout=left, server_settings=SERVER_SETTINGS)
         try:
             session = StatementBatch(self._store, conn, {})
             await conn.execute("BEGIN")
@@ -335,7 +334,7 @@ class Committer:
         if self._conn is None or self._conn.is_closed():
             self._drop_connection()
             timeout = self._store.config.lock_timeout_seconds
-            self._conn = await asyncpg.connect(
+            self._conn = await connect(
                 self._store.dsn, timeout=timeout, command_timeout=timeout, server_settings=SERVER_SETTINGS
             )
             way = self._store.config.group_commit

@@ -9,13 +9,18 @@ proper.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from storage import codec
+from storage.aside import aside
 from storage.blobs import REF_OCTETS, generation_of
 from storage.store import Store
+
+_PUTS_AT_ONCE = 4
+"""Each holds another copy of its blob."""
 
 
 class Summary(Protocol):
@@ -79,10 +84,9 @@ class StoredContent:
 
 async def prepare(store: Store, split: Split, summary: Summary, size: int) -> Message:
     """Compresses and puts blobs; Unavailable where the blob store does not serve. size: octets of the message."""
-    form, front = codec.compress(split.front)
-    octets = front
+    form, octets = await aside(len(split.front), codec.compress, split.front)
     if split.layout is not None:
-        octets = b"".join((len(front).to_bytes(4, "big"), front, *split.inline))
+        octets = b"".join((len(octets).to_bytes(4, "big"), octets, *split.inline))
     message = Message(summary, size, form, octets, None, [], split.blobs)
     await put_blobs(store, message)
     message.layout = _with_refs(split.layout, message.refs)
@@ -91,7 +95,9 @@ async def prepare(store: Store, split: Split, summary: Summary, size: int) -> Me
 
 async def put_blobs(store: Store, message: Message) -> None:
     """Makes the message's blobs durable in the current generation."""
-    refs = [await store.blobs.put(content) for content in message.blobs]
+    refs: list[bytes] = []
+    for start in range(0, len(message.blobs), _PUTS_AT_ONCE):
+        refs += await asyncio.gather(*map(store.blobs.put, message.blobs[start : start + _PUTS_AT_ONCE]))
     if message.layout is not None:
         message.layout = _with_refs(_layout_proper(message.layout), refs)
     message.refs = refs

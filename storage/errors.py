@@ -29,6 +29,10 @@ class NotAllowed(StorageError):
     """The operation is refused for this object, such as deleting INBOX."""
 
 
+class UseTaken(NotAllowed):
+    """Another mailbox has the special use already."""
+
+
 class Unavailable(StorageError):
     """The database, or another part we cannot do without, does not answer; surely nothing was written."""
 

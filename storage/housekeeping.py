@@ -12,11 +12,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any
 
 from storage import blobs
-from storage.errors import StorageError
+from storage.errors import NotFound, StorageError, Unavailable
 from storage.store import Store
 
 log = logging.getLogger(__name__)
@@ -24,7 +25,6 @@ log = logging.getLogger(__name__)
 GRACE_SECONDS = 3600
 LONG_SECONDS = 86_400
 _SLICE = 50
-_BLOBS_AT_ONCE = 500
 _LOCK_KEY = 0x50494C4C  # one housekeeper at a time; a hint only, every step is safe beside another
 
 _ACCOUNTS = "SELECT account_id FROM account_state WHERE account_id > $1 ORDER BY account_id LIMIT 200"
@@ -64,6 +64,9 @@ SELECT EXISTS (SELECT FROM pg_stat_activity
         WHERE xact_start < $1 AND datname = current_database() AND pid <> pg_backend_pid())
     OR EXISTS (SELECT FROM pg_prepared_xacts WHERE prepared < $1 AND database = current_database())
 """
+_NOW = "SELECT extract(epoch FROM now())::bigint"
+_NEWEST = "SELECT blob FROM blob_refs ORDER BY blob DESC LIMIT 3"
+_OLDEST = "SELECT blob FROM blob_refs ORDER BY blob LIMIT 3"
 _REFERRED = "SELECT DISTINCT blob FROM blob_refs WHERE blob = ANY($1)"
 _TRY_LOCK = "SELECT pg_try_advisory_lock($1)"
 _UNLOCK = "SELECT pg_advisory_unlock($1)"
@@ -158,19 +161,40 @@ async def _drop_dead(conn: Any, account_id: int, candidates: Sequence[int]) -> i
 
 
 async def sweep_blobs(store: Store, now: float | None = None) -> int:
-    """Removes old blobs that no row refers to, as seen at `now` (epoch seconds); returns how many."""
-    moment = time.time() if now is None else now
+    """Removes old blobs that no row refers to, as seen at `now` (epoch seconds); returns how many.
+
+    By default as seen by the database's clock, by which commits judge the age of a blob, too.
+    """
     async with store.acquire() as conn:
         if await conn.fetchval(_OLD_TRANSACTION, datetime.fromtimestamp(time.time() - LONG_SECONDS, UTC)):
             log.warning("blobs are not swept: a transaction has been open for more than a day")
             return 0
-    refs = await store.blobs.listed(blobs.generation(moment) - 2)
+        moment = await conn.fetchval(_NOW) if now is None else now
     removed = 0
-    for start in range(0, len(refs), _BLOBS_AT_ONCE):
-        part = refs[start : start + _BLOBS_AT_ONCE]
-        async with store.acquire() as conn:
-            held = {row[0] for row in await conn.fetch(_REFERRED, part)}
-        garbage = [ref for ref in part if ref not in held]
-        await store.blobs.remove(garbage)
-        removed += len(garbage)
+    async with aclosing(store.blobs.listed(blobs.generation(moment) - 2)) as pages:
+        async for refs in pages:
+            async with store.acquire() as conn:
+                held = {row[0] for row in await conn.fetch(_REFERRED, refs)}
+            garbage = [ref for ref in refs if ref not in held]
+            if garbage:
+                await store.blobs.remove(garbage)
+            removed += len(garbage)
     return removed
+
+
+async def blobs_are_elsewhere(store: Store) -> bool:
+    """Do messages refer to blobs, and the store has neither the newest nor the oldest few of them?
+
+    Then it is not the one that they were put into, and reading messages would look like their loss.
+    """
+    async with store.acquire() as conn:
+        refs = {row[0] for statement in (_NEWEST, _OLDEST) for row in await conn.fetch(statement)}
+    for ref in refs:
+        try:
+            await store.blobs.get(ref)
+        except NotFound:
+            continue
+        except Unavailable:
+            pass  # nobody knows
+        return False
+    return bool(refs)

@@ -6,13 +6,12 @@ A node whose keys have other fingerprints would write what nobody else can read,
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
-import asyncpg
-
-from storage.errors import Unavailable
-from storage.store import is_unavailable
+from storage.connect import connect
+from storage.store import serving
 
 _ADD = "INSERT INTO install (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING"
 _GET = "SELECT value FROM install WHERE name = $1"
@@ -51,31 +50,27 @@ async def claim(dsn: str, keys: Mapping[str, bytes]) -> None:
 
 
 async def remember(dsn: str, name: str, value: str) -> str:
-    """Notes a value unless there is one already; the value that stands."""
-    conn = await _connect(dsn)
-    try:
-        await conn.execute(_ADD, name, value)
+    """Notes a value unless there is one already; the value that stands. Unavailable."""
+    async with _connection(dsn) as conn:
+        if await conn.fetchval(_GET, name) is None:
+            await conn.execute(_ADD, name, value)
         return str(await conn.fetchval(_GET, name))
-    finally:
-        conn.terminate()
 
 
 async def warnings(dsn: str) -> list[str]:
     """What is wrong with the database as a keeper of acknowledged mail. Unavailable."""
-    conn = await _connect(dsn)
-    try:
+    async with _connection(dsn) as conn:
         row = await conn.fetchrow(_STANDBYS)
         if row["standbys"] and not row["synchronous"]:
             return [_NOT_SYNCHRONOUS]
         return []
-    finally:
-        conn.terminate()
 
 
-async def _connect(dsn: str) -> Any:
-    try:
-        return await asyncpg.connect(dsn, timeout=10, command_timeout=30)
-    except Exception as error:
-        if is_unavailable(error):
-            raise Unavailable(f"the database does not answer: {error}") from error
-        raise
+@asynccontextmanager
+async def _connection(dsn: str) -> AsyncIterator[Any]:
+    with serving():
+        conn = await connect(dsn, timeout=10, command_timeout=30)
+        try:
+            yield conn
+        finally:
+            conn.terminate()

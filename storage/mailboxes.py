@@ -2,30 +2,46 @@
 
 A name is its components; the separator exists only on the wire. INBOX is always mailbox 1. A deleted mailbox keeps
 its row and pages, unnamed by `deleted_at`, until the undelete window is over; its name is free at once.
+
+A special use (RFC 6154) belongs to at most one mailbox of an account, so that whoever looks for the one to put sent
+mail into finds one. It stays with its mailbox through RENAME and is free again with DELETE.
+
+What is done to a whole tree is a fixed number of statements, however many names are in it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import asyncpg
 
 from storage import account_state, moving
 from storage.account_state import State
-from storage.errors import AlreadyExists, LimitReached, NotAllowed, NotFound
+from storage.errors import AlreadyExists, LimitReached, NotAllowed, NotFound, UseTaken
 from storage.membership import Change
 from storage.records import INBOX, AccountId, Mailbox, MailboxId, Name, Notice
 from storage.store import Store
 
 MAX_MAILBOXES = 100_000
+MAX_SUBSCRIPTIONS = 100_000
+MAX_DEPTH = 100
+MAX_NAME_OCTETS = 1000
+"""A separator after each level is counted."""
 INBOX_NAME: Name = ("INBOX",)
+_NOWHERE: Name = ("",)
+_RECORDS_AT_ONCE = 500
 
 COLUMNS = """mailbox_id, name, uidvalidity, uidnext, highestmodseq, modseq, recent, recent_uid, special_use, keywords,
     messages, unseen, deleted, octets, deleted_octets"""
 
 _LIST = f"SELECT {COLUMNS} FROM mailboxes WHERE account_id = $1 AND deleted_at IS NULL ORDER BY name"
+_USES = "SELECT name, special_use FROM mailboxes WHERE account_id = $1 AND deleted_at IS NULL"
+_USES_TAKEN = """
+SELECT special_use FROM mailboxes WHERE account_id = $1 AND special_use IS NOT NULL AND deleted_at IS NULL
+"""
 _FIND = f"SELECT {COLUMNS} FROM mailboxes WHERE account_id = $1 AND name = $2 AND deleted_at IS NULL"
 _GET = f"SELECT {COLUMNS} FROM mailboxes WHERE account_id = $1 AND mailbox_id = $2 AND deleted_at IS NULL"
 _COUNT = "SELECT count(*) FROM mailboxes WHERE account_id = $1 AND deleted_at IS NULL"
@@ -36,7 +52,19 @@ VALUES ($1, $2, $3, $4, $5, $5, $6)
 _DELETE = """
 UPDATE mailboxes SET deleted_at = now(), modseq = $3, highestmodseq = $3 WHERE account_id = $1 AND mailbox_id = $2
 """
-_RENAME = "UPDATE mailboxes SET name = $3, modseq = $4 WHERE account_id = $1 AND mailbox_id = $2"
+_SUPERIORS = """
+SELECT cardinality(m.name) FROM generate_series(1, cardinality($2::text[]) - 1) AS level
+JOIN mailboxes m ON m.account_id = $1 AND m.name = ($2::text[])[:level] AND m.deleted_at IS NULL
+"""
+_EXTENT = """
+SELECT max(cardinality(name)) - cardinality($2::text[]) AS levels,
+    max(octet_length(array_to_string(name, '/'))) - octet_length(array_to_string($2::text[], '/')) AS octets
+FROM mailboxes WHERE account_id = $1 AND deleted_at IS NULL AND name[:cardinality($2::text[])] = $2
+"""
+_MOVE_TREE = """
+UPDATE mailboxes SET name = $3::text[] || coalesce(name[cardinality($2::text[]) + 1:], '{}'), modseq = $4
+WHERE account_id = $1 AND deleted_at IS NULL AND name[:cardinality($2::text[])] = $2
+"""
 _CLAIM_RECENT = """
 UPDATE mailboxes SET recent_uid = uidnext, recent = 0
 WHERE account_id = $1 AND mailbox_id = $2 AND recent_uid = $3 AND recent > 0 AND deleted_at IS NULL
@@ -44,6 +72,7 @@ RETURNING recent_uid
 """
 _SUBSCRIPTIONS = "SELECT name FROM subscriptions WHERE account_id = $1"
 _SUBSCRIBE = "INSERT INTO subscriptions (account_id, name) VALUES ($1, $2) ON CONFLICT DO NOTHING"
+_COUNT_SUBSCRIPTIONS = "SELECT count(*) FROM subscriptions WHERE account_id = $1"
 _UNSUBSCRIBE = "DELETE FROM subscriptions WHERE account_id = $1 AND name = $2 RETURNING name"
 _CREATE_STATE = """
 INSERT INTO account_state (account_id, quota_octets, quota_messages, next_uidvalidity, content_key)
@@ -60,9 +89,21 @@ def record(account_id: int, row: Any) -> Mailbox:
 
 
 async def list_all(store: Store, account_id: AccountId) -> list[Mailbox]:
+    """All mailboxes; it lets other tasks run between so many of them."""
     async with store.acquire() as conn:
         rows = await conn.fetch(_LIST, account_id)
-    return [record(account_id, row) for row in rows]
+    found: list[Mailbox] = []
+    for at in range(0, len(rows), _RECORDS_AT_ONCE):
+        found += [record(account_id, row) for row in rows[at : at + _RECORDS_AT_ONCE]]
+        await asyncio.sleep(0)
+    return found
+
+
+async def uses(store: Store, account_id: AccountId) -> dict[Name, str | None]:
+    """All names with their special uses: attributes with spaces between, None without."""
+    async with store.acquire() as conn:
+        rows = await conn.fetch(_USES, account_id)
+    return {tuple(name): use for name, use in rows}
 
 
 async def find(store: Store, account_id: AccountId, name: Name) -> Mailbox:
@@ -92,16 +133,21 @@ async def get_in(conn: Any, account_id: int, mailbox_id: int) -> Mailbox:
 
 
 async def create(
-    store: Store, account_id: AccountId, name: Name, special_use: str | None = None, subscribe: bool = False
+    store: Store, account_id: AccountId, name: Name, uses: Sequence[str] = (), subscribe: bool = False
 ) -> Mailbox:
-    """Makes a mailbox, and its missing superiors (RFC 3501 §6.3.3). AlreadyExists, LimitReached."""
+    """Makes a mailbox for these special uses, and its missing superiors (RFC 3501 §6.3.3).
+
+    AlreadyExists, UseTaken, LimitReached.
+    """
     try:
         async with store.transaction() as conn:
             state = await account_state.lock(conn, account_id)
             if await conn.fetchrow(_FIND, account_id, list(name)) is not None:
                 raise AlreadyExists("/".join(name))
-            missing = [s for s in _superiors(name) if await conn.fetchrow(_FIND, account_id, list(s)) is None]
-            await _insert(conn, state, [*((s, None) for s in missing), (name, special_use)])
+            if uses:
+                await _check_uses(conn, account_id, uses)
+            missing = await _missing_superiors(conn, account_id, name)
+            await _insert(conn, state, [*((s, None) for s in missing), (name, " ".join(uses) or None)])
             if subscribe:
                 await conn.execute(_SUBSCRIBE, account_id, list(name))
             made = await find_in(conn, account_id, name)
@@ -113,6 +159,17 @@ async def create(
 
 def _superiors(name: Name) -> list[Name]:
     return [name[:depth] for depth in range(1, len(name))]
+
+
+async def _missing_superiors(conn: Any, account_id: int, name: Name) -> list[Name]:
+    there = {row[0] for row in await conn.fetch(_SUPERIORS, account_id, list(name))}
+    return [superior for superior in _superiors(name) if len(superior) not in there]
+
+
+async def _check_uses(conn: Any, account_id: int, uses: Sequence[str]) -> None:
+    taken = {use for row in await conn.fetch(_USES_TAKEN, account_id) for use in row[0].split()}
+    if not taken.isdisjoint(uses):
+        raise UseTaken("another mailbox has this use")
 
 
 async def _insert(conn: Any, state: State, wanted: Iterable[tuple[Name, str | None]]) -> None:
@@ -148,9 +205,10 @@ async def insert_account_state(
     if made is None:
         return False
     state = await account_state.lock(conn, account_id)
-    defaults = [(tuple(m.name.split(store.mail.separator)), m.use) for m in store.mail.default_mailboxes]
-    await _insert(conn, state, [(INBOX_NAME, None), *defaults])
-    await conn.executemany(_SUBSCRIBE, [(account_id, list(name)) for name in [INBOX_NAME, *(d[0] for d in defaults)]])
+    defaults = {tuple(m.name.split(store.mail.separator)): m.use or None for m in store.mail.default_mailboxes}
+    superiors = {superior: None for name in defaults for superior in _superiors(name)}
+    await _insert(conn, state, ({INBOX_NAME: None} | superiors | defaults).items())
+    await conn.executemany(_SUBSCRIBE, [(account_id, list(name)) for name in (INBOX_NAME, *defaults)])
     return True
 
 
@@ -195,28 +253,31 @@ async def rename(store: Store, account_id: AccountId, source: Name, target: Name
 
 
 async def _rename_tree(conn: Any, state: State, source: Name, target: Name) -> None:
-    rows = await conn.fetch(_LIST, state.account_id)
-    existing = {tuple(row["name"]): row["mailbox_id"] for row in rows}
-    moved = {name: target + name[len(source) :] for name in existing if name[: len(source)] == source}
-    if not moved:
-        raise NotFound("/".join(source))
-    taken = set(existing) - set(moved)
-    for new in moved.values():
-        if new in taken:
-            raise AlreadyExists("/".join(new))
-    missing = [s for s in _superiors(target) if s not in taken and s not in moved.values()]
-    # Shortest names first, so that no name stands twice for a moment when a tree moves up into its own old place.
-    order = sorted(moved, key=len)
-    await conn.executemany(
-        _RENAME, [(state.account_id, existing[name], list(moved[name]), state.modseq) for name in order]
-    )
+    await _check_extent(conn, state.account_id, source, target)
+    if target == source[: len(target)]:
+        # It moves up into a place that it leaves itself: by way of a name that no mailbox has, so that none stands
+        # twice for a moment.
+        await conn.execute(_MOVE_TREE, state.account_id, list(source), list(_NOWHERE), state.modseq)
+        source = _NOWHERE
+    await conn.execute(_MOVE_TREE, state.account_id, list(source), list(target), state.modseq)
+    missing = await _missing_superiors(conn, state.account_id, target)
     if missing:
         await _insert(conn, state, [(name, None) for name in missing])
 
 
+async def _check_extent(conn: Any, account_id: int, source: Name, target: Name) -> None:
+    """Whether there is anything of that name, and all its names keep within their bounds when they have moved."""
+    levels, octets = await conn.fetchrow(_EXTENT, account_id, list(source))
+    if levels is None:
+        raise NotFound("/".join(source))
+    if len(target) + levels > MAX_DEPTH:
+        raise LimitReached("a mailbox name would have too many levels")
+    if len("/".join(target).encode()) + octets + 1 > MAX_NAME_OCTETS:
+        raise LimitReached("a mailbox name would be too long")
+
+
 async def _empty_inbox_into(conn: Any, state: State, target: Name) -> Change:
-    taken = {tuple(row["name"]) for row in await conn.fetch(_LIST, state.account_id)}
-    missing = [s for s in _superiors(target) if s not in taken]
+    missing = await _missing_superiors(conn, state.account_id, target)
     await _insert(conn, state, [*((s, None) for s in missing), (target, None)])
     inbox = await get_in(conn, state.account_id, INBOX)
     made = await find_in(conn, state.account_id, target)
@@ -251,9 +312,12 @@ async def subscriptions(store: Store, account_id: AccountId) -> set[Name]:
 
 
 async def subscribe(store: Store, account_id: AccountId, name: Name) -> None:
+    """The mailbox need not exist. LimitReached."""
     async with store.transaction() as conn:
         state = await account_state.lock(conn, account_id)
         await conn.execute(_SUBSCRIBE, account_id, list(name))
+        if await conn.fetchval(_COUNT_SUBSCRIPTIONS, account_id) > MAX_SUBSCRIPTIONS:
+            raise LimitReached(f"an account has at most {MAX_SUBSCRIPTIONS} subscriptions")
     await store.changes.publish([Notice("list", account_id, state.modseq)])
 
 

@@ -6,9 +6,9 @@ lost COMMIT nothing here is run again: the caller hears OutcomeUnknown and reads
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from storage import account_state, mailboxes, membership, moving, vanished
 from storage.membership import Change, Effect, Lists
@@ -39,15 +39,25 @@ async def summaries(store: Store, account_id: AccountId, message_ids: Sequence[i
     return {row[0]: MessageRow(*row) for row in rows}
 
 
+class Since(NamedTuple):
+    """The condition of UNCHANGEDSINCE: messages that have a greater mod-sequence are left as they are.
+
+    known: flags and mod-sequence by UID as the client knows them, so that a change of other flags does no harm.
+    """
+
+    modseq: int
+    known: Mapping[int, tuple[int, int]] = {}
+
+
 async def store_flags(
     store: Store,
     account_id: AccountId,
     mailbox_id: MailboxId,
     uids: Sequence[int],
     change: FlagChange,
-    unchangedsince: int | None = None,
+    since: Since | None = None,
 ) -> StoreResult:
-    """Changes flags; a message whose flags stay as they are keeps its modseq (RFC 7162 §3.1.3).
+    """Changes flags; a message whose flags stay as they are keeps its modseq (RFC 7162 §3.1.11).
 
     NotFound (mailbox), LimitReached (no room for a keyword).
     """
@@ -56,10 +66,10 @@ async def store_flags(
         before = await mailboxes.get_in(conn, account_id, mailbox_id)
         bits, named = await membership.keyword_bits(conn, state, before, change.keywords, allot=change.op != "-")
         pages = await membership.read(conn, before, uids)
-        edit = _FlagEdit(change.op, bits | int(change.flags), state.modseq, unchangedsince)
+        edit = _FlagEdit(change.op, bits | int(change.flags), state.modseq, since)
         wanted = set(uids)
         touched = [page for page in pages if edit.apply(page, wanted)]
-        if not touched and named == before:
+        if not touched:
             return StoreResult(0, (), tuple(edit.failed))
         await membership.write_flags(conn, before, touched)
         after = replace(
@@ -79,8 +89,8 @@ async def store_flags(
 class _FlagEdit:
     """Applies one STORE to pages and adds up what it did to the mailbox's counters."""
 
-    def __init__(self, op: str, bits: int, modseq: int, unchangedsince: int | None) -> None:
-        self.op, self.bits, self.modseq, self.since = op, bits, modseq, unchangedsince
+    def __init__(self, op: str, bits: int, modseq: int, since: Since | None) -> None:
+        self.op, self.bits, self.modseq, self.since = op, bits, modseq, since
         self.changed: list[Uid] = []
         self.failed: list[Uid] = []
         self.unseen = self.deleted = self.deleted_octets = 0
@@ -91,7 +101,7 @@ class _FlagEdit:
         for i, uid in enumerate(page.uids):
             if uid not in wanted:
                 continue
-            if self.since is not None and page.modseqs[i] > self.since:
+            if self.since is not None and page.modseqs[i] > self.since.modseq and self._differs(uid, page.flags[i]):
                 self.failed.append(Uid(uid))
                 continue
             old = page.flags[i]
@@ -104,6 +114,17 @@ class _FlagEdit:
         if touched:
             page.modseq = self.modseq
         return touched
+
+    def _differs(self, uid: int, flags: int) -> bool:
+        """Are the flags that the change names, for all that is known, not what they were?
+
+        RFC 7162 §3.1.12: a change of others is no reason to refuse one that adds or removes these.
+        """
+        assert self.since is not None
+        before, modseq = self.since.known.get(uid, (0, 0))
+        if self.op == "=" or not modseq or modseq > self.since.modseq:
+            return True
+        return bool((before ^ flags) & self.bits)
 
     def _edited(self, flags: int) -> int:
         if self.op == "+":

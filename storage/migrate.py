@@ -16,8 +16,9 @@ from typing import Any
 
 import asyncpg
 
+from storage.connect import connect
 from storage.errors import Unavailable
-from storage.store import is_unavailable
+from storage.store import is_unavailable, serving
 
 FOLDER = Path(__file__).parent / "migrations"
 LOCK = 0x50424D49  # any number, as long as all of us take the same
@@ -64,13 +65,14 @@ async def migrate(dsn: str, known: Sequence[Migration] | None = None) -> list[st
         known = migrations()
     conn = await _connect(dsn)
     try:
-        # The lock goes with the session, so a process that dies here hinders nobody.
-        await conn.execute(_LOCK, LOCK, timeout=LOCK_SECONDS)
-        await conn.execute(_TABLE)
-        missing = _missing(known, await conn.fetch(_APPLIED))
-        for migration in missing:
-            await _apply(conn, migration)
-        return [migration.name for migration in missing]
+        with serving():
+            # The lock goes with the session, so a process that dies here hinders nobody.
+            await conn.execute(_LOCK, LOCK, timeout=LOCK_SECONDS)
+            await conn.execute(_TABLE)
+            missing = _missing(known, await conn.fetch(_APPLIED))
+            for migration in missing:
+                await _apply(conn, migration)
+            return [migration.name for migration in missing]
     finally:
         conn.terminate()
 
@@ -90,7 +92,7 @@ def migrations(folder: Path = FOLDER) -> list[Migration]:
 
 async def _connect(dsn: str) -> Any:
     try:
-        conn = await asyncpg.connect(dsn, timeout=10, server_settings={"application_name": "pillarbox migrate"})
+        conn = await connect(dsn, timeout=10, server_settings={"application_name": "pillarbox migrate"})
     except Exception as error:
         if is_unavailable(error):
             raise Unavailable(f"the database does not answer: {error}") from error

@@ -7,13 +7,17 @@ the receiver is slow. A message expunged meanwhile stays readable, since what ho
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Sequence
 
 from storage import base64_lines, codec, content, layout
+from storage.aside import aside
 from storage.content import StoredContent
 from storage.errors import NotFound
 from storage.records import AccountId, MessageId, MessageRow
 from storage.store import Store
+
+log = logging.getLogger(__name__)
 
 BATCH_ROWS = 200
 BATCH_OCTETS = 1 << 20
@@ -37,8 +41,9 @@ async def stored(store: Store, account_id: AccountId, message_ids: Sequence[int]
     found = {}
     for message_id, form, column, octets in rows:
         if form & codec.SEALED:
-            octets = codec.unseal(await store.keys.account(account_id), octets, content.label(message_id))
-        found[message_id] = content.opened(form & ~codec.SEALED, column, octets)
+            cipher = await store.keys.account(account_id)
+            octets = await aside(len(octets), codec.unseal, cipher, octets, content.label(message_id))
+        found[message_id] = await aside(len(octets), content.opened, form & ~codec.SEALED, column, octets)
     return found
 
 
@@ -46,8 +51,9 @@ async def pieces(store: Store, held: StoredContent) -> Pieces:
     """The received octets in pieces; blobs are read now."""
     if held.layout is None:
         return [held.front]
-    blobs = [await store.blobs.get(ref) for ref in held.refs]
-    return layout.rebuild(held.layout, held.front, held.tail, blobs)
+    blobs = await asyncio.gather(*map(store.blobs.get, held.refs))
+    octets = len(held.front) + len(held.tail) + sum(map(len, blobs))
+    return await aside(octets, layout.rebuild, held.layout, held.front, held.tail, blobs)
 
 
 async def read(store: Store, account_id: AccountId, message_id: MessageId, *, row: MessageRow) -> bytes:
@@ -82,8 +88,11 @@ async def _range(store: Store, held: StoredContent, start: int, stop: int) -> by
             kept = await store.blobs.get(held.refs[span.offset])
         else:
             kept = (held.front if span.source == "front" else held.tail)[span.offset : span.offset + span.length]
-        text = base64_lines.encode(kept) if span.base64 else kept
-        out.append(text[max(0, start - span.start) : stop - span.start])
+        first, last = max(0, start - span.start), min(stop, span.stop) - span.start
+        if span.base64:
+            out.append(await aside(last - first, base64_lines.encode_range, kept, first, last))
+        else:
+            out.append(kept[first:last])
     return b"".join(out)
 
 
@@ -126,9 +135,9 @@ async def stream(
 
 def _batches(items: Sequence[Item]) -> list[list[Item]]:
     batches: list[list[Item]] = []
-    octets = BATCH_OCTETS
+    octets = 0
     for item in items:
-        if octets + item[1].size > BATCH_OCTETS or len(batches[-1]) >= BATCH_ROWS:
+        if not batches or octets + item[1].size > BATCH_OCTETS or len(batches[-1]) >= BATCH_ROWS:
             batches.append([])
             octets = 0
         batches[-1].append(item)
@@ -140,8 +149,15 @@ async def _load(store: Store, account_id: AccountId, batch: Sequence[Item]) -> l
     held = await stored(store, account_id, [message_id for message_id, _ in batch])
     loaded: list[tuple[MessageId, Pieces | None]] = []
     for message_id, row in batch:
-        if message_id in held:
-            loaded.append((message_id, [row.header_prefix, *await pieces(store, held[message_id])]))
-        else:
-            loaded.append((message_id, None))
+        found = held.get(message_id)
+        loaded.append((message_id, None if found is None else await _all_pieces(store, found, row)))
     return loaded
+
+
+async def _all_pieces(store: Store, held: StoredContent, row: MessageRow) -> Pieces | None:
+    """Prefix and received octets; None where a blob was swept since the row was read, or is lost."""
+    try:
+        return [row.header_prefix, *await pieces(store, held)]
+    except NotFound as error:
+        log.error("message %d cannot be read: %s", row.message_id, error)
+        return None

@@ -171,10 +171,15 @@ class Notice:
 
     kind "mail": `mailboxes` changed at `modseq`; pages maps mailbox to page numbers touched (empty: read by modseq).
     kind "list": the account's mailbox list or subscriptions changed. kind "account": login data or status changed,
-    account_id 0 meaning any. kind "directory": addresses, aliases or domains changed.
+    account_id 0 meaning any. kind "directory": addresses, aliases or domains changed. kind "look": mailboxes may have
+    changed, nobody knows which. kind "resync": notices of every kind may have been missed.
     """
 
     kind: str
     account_id: AccountId = AccountId(0)
     modseq: int = 0
     pages: dict[MailboxId, tuple[int, ...]] = field(default_factory=dict)
+
+
+LOOK: Final = Notice("look")
+RESYNC: Final = Notice("resync")

@@ -14,13 +14,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+import time
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import asyncpg
 
+from storage.connect import connect
 from storage.errors import OutcomeUnknown, StorageError, Unavailable
+from storage.records import LOOK
 
 if TYPE_CHECKING:
     from config.schema import MailConfig, StorageConfig
@@ -48,14 +52,23 @@ SERVER_SETTINGS = {
 }
 
 # SQLSTATE classes and codes that mean "the database cannot serve now": connection exceptions, insufficient resources,
-# operator intervention, system errors, read-only transaction, crash recovery, deadlock and serialization failures.
+# operator intervention, system errors, read-only transaction, a database that a standby does not have yet, deadlock and
+# serialization failures.
 _UNAVAILABLE_CLASSES = ("08", "53", "57", "58", "XX")
-_UNAVAILABLE_STATES = ("25006", "40001", "40P01", "55P03", "25P03")
+_UNAVAILABLE_STATES = ("25006", "25P03", "3D000", "40001", "40P01", "55P03")
 
 NEVER = 86_400.0
 """The driver would cancel a COMMIT that takes longer than its own timeout; we wait and drop the connection instead."""
 
-_BROKEN = (OSError, asyncpg.InterfaceError, TimeoutError, EOFError)
+_BROKEN = (
+    OSError,
+    asyncpg.InterfaceError,
+    TimeoutError,
+    EOFError,
+    asyncpg.InternalClientError,  # out of step with a server that is going; or all servers of the DSN are standbys
+)
+_READ_ONLY = "25006"
+_DISTRUST_SECONDS = 1.0
 
 
 def is_unavailable(error: BaseException) -> bool:
@@ -64,6 +77,17 @@ def is_unavailable(error: BaseException) -> bool:
         state = error.sqlstate or ""
         return state[:2] in _UNAVAILABLE_CLASSES or state in _UNAVAILABLE_STATES
     return isinstance(error, _BROKEN)
+
+
+@contextmanager
+def serving() -> Iterator[None]:
+    """Around work on the database: failures that say that it cannot serve now are raised as Unavailable."""
+    try:
+        yield
+    except Exception as error:
+        if is_unavailable(error):
+            raise Unavailable(f"the database does not answer: {error}") from error
+        raise
 
 
 def _severity(error: asyncpg.PostgresError) -> str:
@@ -75,6 +99,14 @@ class QuietConnection(asyncpg.Connection):
 
     def get_reset_query(self) -> str:
         return ""
+
+
+def drop(conn: Any) -> None:
+    """Lets go of a connection; one that was lost may have gone back to the pool by itself."""
+    try:
+        conn.terminate()
+    except asyncpg.InterfaceError:
+        pass
 
 
 async def commit(conn: Any, timeout: float) -> None:
@@ -94,16 +126,17 @@ async def finish(conn: Any, work: Awaitable[T], timeout: float) -> T:
     """
     task = asyncio.ensure_future(work)
     # A dropped socket ends the wait; the driver's own time-out would cancel the statement.
-    watchdog = asyncio.get_running_loop().call_later(timeout, conn.terminate)
+    watchdog = asyncio.get_running_loop().call_later(timeout, drop, conn)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        conn.terminate()
+        drop(conn)
         task.add_done_callback(lambda t: t.cancelled() or t.exception())
         raise
     except Exception as error:
         if _surely_absent(error):
             raise
+        drop(conn)
         raise OutcomeUnknown(str(error) or type(error).__name__) from error
     finally:
         watchdog.cancel()
@@ -132,6 +165,7 @@ class Store:
         self.mail = mail
         self.dsn = dsn
         self.worker = worker
+        self._distrusted = 0.0
 
     @classmethod
     async def open(
@@ -145,11 +179,13 @@ class Store:
         install_key: bytes,
         master_key: bytes,
         worker: str,
+        blob_cache: Path | None = None,
     ) -> Store:
         """Opens the store of one process.
 
-        redis_url None: changes spread by the database alone. blobs: a directory. The keys are
-        32 octets each. Raises Unavailable where the database does not answer.
+        redis_url None: changes spread by the database alone. blobs: a directory or s3://bucket/prefix; blob_cache: a
+        folder to cache those of S3 in. The keys are 32 octets each. Raises Unavailable where the database does not
+        answer.
         """
         from storage.blobs import open_blobs
         from storage.changes import Changes
@@ -159,29 +195,25 @@ class Store:
         from storage.views import Views
 
         store = cls(config, mail, dsn, worker)
-        try:
-            store.pool = await asyncpg.create_pool(
-                dsn,
-                min_size=1,
-                max_size=config.pool_size,
-                connection_class=QuietConnection,
-                command_timeout=config.statement_timeout_seconds,
-                server_settings=SERVER_SETTINGS | {"lock_timeout": f"{config.lock_timeout_seconds * 1000:.0f}ms"},
-                max_inactive_connection_lifetime=300,
-                timeout=10,
-            )
-        except Exception as error:
-            if is_unavailable(error):
-                raise Unavailable(f"the database does not answer: {error}") from error
-            raise
+        store.pool = await _open_pool(config, dsn)
         store.keys = Keys(store, install_key, master_key)
-        store.blobs = open_blobs(blobs, store.keys)
+        store.blobs = open_blobs(blobs, store.keys, config, blob_cache)
         store.changes = Changes(store, redis_url)
         store.views = Views(store)
         store.committer = Committer(store)
         store.directory_cache = DirectoryCache(store)
         await store.changes.start()
         return store
+
+    def reconfigure(self, config: StorageConfig, mail: MailConfig) -> None:
+        """Other settings from now on; those of the pool and of the views stay as they were."""
+        self.config = config
+        self.mail = mail
+
+    @property
+    def blob_threshold(self) -> int:
+        """Parts of this size or more become blobs."""
+        return self.config.blob_threshold_octets or self.blobs.threshold_octets
 
     async def close(self) -> None:
         """Finishes what was accepted, then lets go of every connection."""
@@ -202,6 +234,7 @@ class Store:
             async with asyncio.timeout(5), self.acquire() as conn:
                 if await conn.fetchval("SHOW transaction_read_only") == "on":
                     problems["postgres"] = "the database is read-only"
+                    await self.leave_server()
         except (StorageError, TimeoutError) as error:
             problems["postgres"] = f"does not answer: {error or 'time out'}"
         problems.update(self.changes.problems())
@@ -222,9 +255,20 @@ class Store:
         except StorageError:
             raise
         except Exception as error:
+            if getattr(error, "sqlstate", None) == _READ_ONLY:
+                await self.leave_server()
             if is_unavailable(error):
                 raise Unavailable(f"{type(error).__name__}: {error}") from error
             raise
+
+    async def leave_server(self) -> None:
+        """What takes no writes may have been the primary until a failover: no connection to it is used again.
+
+        Each is made anew by the DSN when it is needed, once a second at most while there is no other server.
+        """
+        if time.monotonic() - self._distrusted > _DISTRUST_SECONDS:
+            self._distrusted = time.monotonic()
+            await self.pool.expire_connections()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Any]:
@@ -236,16 +280,36 @@ class Store:
             except BaseException:
                 await _roll_back(conn)
                 raise
-            await commit(conn, self.config.lock_timeout_seconds)
+            try:
+                await commit(conn, self.config.lock_timeout_seconds)
+            except OutcomeUnknown:
+                await self.changes.publish([LOOK])  # nobody can say what has changed, if anything has
+                raise
+
+
+async def _open_pool(config: StorageConfig, dsn: str) -> asyncpg.Pool:
+    """A pool from which one connection could be had; Unavailable. It keeps none open that nobody uses."""
+    with serving():
+        pool = await asyncpg.create_pool(
+            dsn,
+            min_size=0,
+            max_size=config.pool_size,
+            connect=cast(Any, connect),
+            connection_class=QuietConnection,
+            command_timeout=config.statement_timeout_seconds,
+            server_settings=SERVER_SETTINGS | {"lock_timeout": f"{config.lock_timeout_seconds * 1000:.0f}ms"},
+            max_inactive_connection_lifetime=300,
+            timeout=10,
+        )
+        async with pool.acquire():
+            return pool
 
 
 async def _roll_back(conn: Any) -> None:
-    if conn.is_closed():
-        return
     try:
         await asyncio.wait_for(conn.execute("ROLLBACK"), 5)
     except Exception:
-        conn.terminate()
+        drop(conn)
     except BaseException:
-        conn.terminate()
+        drop(conn)
         raise

@@ -29,6 +29,7 @@ from storage.errors import NotFound, StorageError
 from storage.membership import Effect
 from storage.pages import Page, Snapshot
 from storage.records import AccountId, Mailbox, MailboxId, Notice
+from storage.tasks import end
 
 if TYPE_CHECKING:
     from storage.store import Store
@@ -225,11 +226,7 @@ class Views:
 
     async def close(self) -> None:
         self._unlisten()
-        self._poller.cancel()
-        tasks = [*self._reading, self._poller]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end([*self._reading, self._poller])
 
     async def open(self, account_id: AccountId, mailbox_id: MailboxId) -> MailboxView:
         """The shared view, up to date; NotFound. Whoever opens closes."""
@@ -299,7 +296,7 @@ class Views:
         return view if view is not None and hasattr(view, "snapshot") else None
 
     def _heard(self, notice: Notice) -> None:
-        if notice.kind == "resync":
+        if notice.kind in ("resync", "look"):
             for view in list(self._open.values()):
                 self.read_soon(view)
         elif notice.kind == "mail":

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from config.schema import Config
-from mailserver.app import Services
+from mailserver.app import Services, mail_factories
 from mailserver.login import LoginFailed
-from mailserver.net.tls import Certificates
+from mailserver.net.tls import Certificates, make_self_signed
 from mailserver.passwords import Hasher
 from storage import AccountId, Notice, Store, accounts, domains
 from storage.changes import RESYNC
@@ -115,6 +115,33 @@ async def test_what_is_remembered_of_accounts_without_sessions_is_forgotten(serv
     services.hear(RESYNC)
     await settle(services)
     assert services.logins.versions == {}
+
+
+async def test_other_settings_reach_every_part(services: Services, tmp_path: Path) -> None:
+    """One Config, taken up in one go; each setting that a reload may change is that of the new one afterwards."""
+    make_self_signed(tmp_path / "tls" / "server.crt", tmp_path / "tls" / "server.key", ["a.example.org"])
+    mail_factories(services, ("smtp", "submission", "imap"))
+    assert services.receiving is not None and services.imap is not None
+    context = services.certificates.server_context()
+    config = Config(
+        server={"trusted_networks": ["192.0.2.0/24"], "hostname": "b.example.org"},
+        storage={"batch_messages": 7},
+        mail={"receive_memory_mib": 3, "default_mailboxes": []},
+        smtp={"max_connections_per_address": 5, "max_connections": 6},
+        imap={"max_connections": 8, "max_connections_per_account": 9},
+        auth={"cache_seconds": 0},
+    )
+    make_self_signed(tmp_path / "tls" / "server.crt", tmp_path / "tls" / "server.key", ["b.example.org"])
+    services.reconfigure(config, services.certificates.read(config.tls))
+    assert services.config is services.receiving.config is config
+    assert services.limits.is_trusted("192.0.2.9") and not services.limits.is_trusted("127.0.0.1")
+    assert services.memory.limit == services.receiving.memory.limit == 3 << 20
+    assert (services.store.config, services.store.mail) == (config.storage, config.mail)
+    assert (services.receiving.connections.total, services.receiving.connections.per_address) == (6, 5)
+    assert (services.imap.connections.total, services.imap.config) == (8, config.imap)
+    assert services.receiving.greeting.startswith(b"220 b.example.org")
+    assert services.certificates.server_context() is not context
+    services.logins.close()
 
 
 async def test_a_stopping_server_is_not_ready(services: Services) -> None:

@@ -217,7 +217,7 @@ FOREIGN = [
 ]
 
 
-@pytest.mark.parametrize("stored", FOREIGN)
+@pytest.mark.parametrize("stored", FOREIGN, ids=["bcrypt", "sha512-crypt", "argon2id"])
 async def test_a_foreign_hash_is_replaced_at_the_first_login(store: Store, make: MakeLogins, stored: str) -> None:
     made = await accounts.add(store, None, "moved@example.org", stored)
     logins = make()
@@ -357,3 +357,44 @@ async def test_memory_is_bounded(make: MakeLogins, monkeypatch: pytest.MonkeyPat
     assert len(logins._owners._until) == 3
     assert logins._accounts._gates == {}
     assert logins._running == {}
+
+
+async def test_other_settings_count_at_once_and_forget_nothing(make: MakeLogins, clock: Clock) -> None:
+    logins = make(max_failures_per_address=2, throttle_seconds=100)
+
+    async def fail() -> type[Exception]:
+        try:
+            await logins.check("alice", "wrong one", peer=OUTSIDE, service="imap")
+        except LoginFailed as refusal:
+            return type(refusal)
+        raise AssertionError
+
+    assert [await fail() for _ in range(3)] == [LoginFailed, LoginFailed, Throttled]
+    logins.reconfigure(AuthConfig(**CHEAP, max_failures_per_address=3, throttle_seconds=100))
+    assert [await fail() for _ in range(2)] == [LoginFailed, Throttled]
+    logins.reconfigure(AuthConfig(**CHEAP, max_failures_per_address=3, throttle_seconds=10))
+    clock.now += 20
+    assert await fail() is LoginFailed
+
+
+async def test_a_shorter_memory_counts_for_what_is_remembered(
+    make: MakeLogins, clock: Clock, checks: list[str]
+) -> None:
+    logins = make(cache_seconds=1000)
+    for _ in range(2):
+        await logins.check("alice", "right one", peer=INSIDE, service="imap")
+    assert len(checks) == 1
+    logins.reconfigure(AuthConfig(**CHEAP, cache_seconds=10))
+    await logins.check("alice", "right one", peer=INSIDE, service="imap")
+    clock.now += 20
+    await logins.check("alice", "right one", peer=INSIDE, service="imap")
+    assert len(checks) == 2
+
+
+async def test_hashes_are_made_anew_as_other_settings_ask(make: MakeLogins, store: Store) -> None:
+    logins = make()
+    logins.reconfigure(AuthConfig(argon2_memory_kib=128, argon2_time=1))
+    await logins.check("alice", "right one", peer=INSIDE, service="imap")
+    found = await accounts.find_login(store, "alice")
+    assert found is not None and found.password_hash is not None
+    assert "m=128,t=1" in found.password_hash

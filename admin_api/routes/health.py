@@ -1,8 +1,9 @@
 """Is this process alive, and can it serve? For load balancers, orchestrators and `pillarbox ready`.
 
-`/healthz` says that the process answers. `/readyz` looks at what the process cannot do without: 503 with the reasons
-while the database or the blob store does not serve; what only slows things down, such as Redis being away, is named and
-leaves it ready. The answer is kept for a second, so that asking often costs nothing.
+Both tell what is wrong; what is known is kept for a second, so that asking often costs nothing. `/readyz` answers 503
+while what the process cannot do without, the database or the blob store, does not serve; what only slows things down,
+such as Redis being away, is named and leaves it ready. `/healthz` answers 200 as long as the process does, and soon,
+since a restart would mend nothing else.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ Problems = dict[str, str]
 KEEP_SECONDS = 1.0
 # Without these changes spread more slowly, and nothing else happens.
 HARMLESS = frozenset({"redis", "notify"})
+PATIENCE_SECONDS = 1.0
 
 
 class Health:
@@ -39,14 +41,21 @@ class Health:
 
 def routes(health: Health) -> list[web.RouteDef]:
     async def healthz(_: web.Request) -> web.Response:
-        return web.json_response({"status": "ok"})
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                problems = await health.problems()
+        except TimeoutError:
+            problems = {"health": "not all parts have answered yet"}
+        return web.json_response(_about(problems))
 
     async def readyz(_: web.Request) -> web.Response:
-        problems = await health.problems()
-        if not problems:
-            return web.json_response({"status": "ok"})
-        unavailable = not problems.keys() <= HARMLESS
-        body = {"status": "unavailable" if unavailable else "degraded", "problems": problems}
-        return web.json_response(body, status=503 if unavailable else 200)
+        about = _about(await health.problems())
+        return web.json_response(about, status=503 if about["status"] == "unavailable" else 200)
 
     return [web.get("/healthz", healthz), web.get("/readyz", readyz)]
+
+
+def _about(problems: Problems) -> dict[str, object]:
+    if not problems:
+        return {"status": "ok"}
+    return {"status": "degraded" if problems.keys() <= HARMLESS else "unavailable", "problems": problems}

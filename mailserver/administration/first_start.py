@@ -17,8 +17,13 @@ async def begin(store: Store, hasher: Hasher, domain: str) -> Added | None:
     Several nodes may begin on one database at the same time: one of them makes the account, and only it knows the
     password. Refused: the domain cannot be one.
     """
-    if await stored.list_page(store, limit=1):
+    if await is_done(store):
         return None
     made = await domains.add(store, domain)
     added = await accounts.add(store, hasher, Wish(f"{USERNAME}@{made.domain.name}", USERNAME, role="superadmin"))
     return added if added.created else None
+
+
+async def is_done(store: Store) -> bool:
+    """Is there an account?"""
+    return bool(await stored.list_page(store, limit=1))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from mailserver.cli import admin_account, admin_alias, admin_domain
+from mailserver.cli import admin_account, admin_alias, admin_domain, admin_fsck
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -14,3 +14,4 @@ app = typer.Typer(
 app.add_typer(admin_domain.app, name="domain")
 app.add_typer(admin_account.app, name="account")
 app.add_typer(admin_alias.app, name="alias")
+app.command(epilog="Example: pillarbox admin fsck --account alice --octets")(admin_fsck.fsck)

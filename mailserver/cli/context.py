@@ -87,16 +87,14 @@ def data_directory(options: Given) -> DataDirectory:
     return DataDirectory(named.expanduser().absolute())
 
 
-def load_config(
-    options: Given, running: dict[str, Any] | None = None, overrides: dict[str, dict[str, Any]] | None = None
-) -> Config:
+def load_config(options: Given, running: dict[str, Any] | None = None) -> Config:
     """The settings: of the file that was named, else of the file that the running server was started with."""
     from config.load import load
 
     path = options.config
     if path is None and running is not None and running.get("config"):
         path = Path(running["config"])
-    return load(path, overrides)
+    return load(path)
 
 
 def running_server(directory: DataDirectory) -> dict[str, Any] | None:

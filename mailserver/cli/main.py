@@ -27,6 +27,7 @@ PROGRAM = "pillarbox"
 COMMANDS = {
     "serve": "mailserver.cli.serve",
     "ready": "mailserver.cli.ready",
+    "reload": "mailserver.cli.reload",
     "stop": "mailserver.cli.stop",
     "status": "mailserver.cli.status",
     "migrate": "mailserver.cli.migrate",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from mailserver.cli.context import data_directory, given, load_config
+from mailserver.cli.context import data_directory, given
 
 app = typer.Typer()
 
@@ -70,12 +71,15 @@ def serve(
         "insecure_loopback_auth": insecure_loopback_auth,
     }
     storage: dict[str, Any] = {"postgres": postgres, "redis": redis, "blobs": blobs}
+    from mailserver.node.settings import Source
+
     options = given(ctx)
-    config = load_config(options, overrides={"server": server, "storage": storage})
+    source = Source(options.config, {"server": server, "storage": storage}, Path.cwd())
+    config = source.load()
 
     from mailserver import logs
 
     logs.configure(config.log.level, config.log.format)
     from mailserver.supervisor import supervise
 
-    raise typer.Exit(supervise(config, data_directory(options).root, options.config))
+    raise typer.Exit(supervise(config, data_directory(options).root, source))

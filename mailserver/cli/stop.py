@@ -20,14 +20,13 @@ def stop(
     wait: Annotated[float, typer.Option(help="Seconds to wait for its end.", min=0)] = 90,
 ) -> None:
     """Stop the running server in good order, and wait until it has ended."""
-    from mailserver.node.data_directory import holder, is_held
+    from mailserver.node.data_directory import is_held, server_pid
 
     directory = data_directory(given(ctx))
-    found = holder(directory) if is_held(directory) else None
-    if found is None or found.get("what") != "pillarbox serve":
+    pid = server_pid(directory)
+    if pid is None:
         print(f"no server is running on {directory.root}")
         return
-    pid = int(found["pid"])
     try:
         os.kill(pid, signal.SIGTERM)
     except PermissionError:

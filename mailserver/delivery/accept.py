@@ -18,9 +18,6 @@ from mailserver.message import structure, summary
 from mailserver.message.summary import Summary
 from storage import Placed, Placement, Store, content
 
-IN_LOOP_OCTETS = 1024 * 1024
-"""Larger messages are parsed in a thread, so that other sessions are served meanwhile."""
-
 
 async def accept(
     store: Store,
@@ -37,8 +34,8 @@ async def accept(
     account has no room; "share": only where none of them has. Raises what storage raises: NotFound, OverQuota,
     LimitReached, Unavailable (surely not stored), OutcomeUnknown (say neither yes nor no).
     """
-    threshold = store.config.blob_threshold_octets
-    if len(octets) > IN_LOOP_OCTETS:
+    threshold = store.blob_threshold
+    if structure.is_costly(octets):  # in a thread, so that others are served meanwhile
         parts, digest = await asyncio.to_thread(_take_apart, octets, threshold, arrived)
     else:
         parts, digest = _take_apart(octets, threshold, arrived)

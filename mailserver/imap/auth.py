@@ -31,6 +31,14 @@ ALWAYS = (
     "IDLE",  # RFC 2177
     "CHILDREN",  # RFC 3348
     "SPECIAL-USE",  # RFC 6154
+    "CREATE-SPECIAL-USE",  # RFC 6154 §3
+    "LIST-EXTENDED",  # RFC 5258
+    "LIST-STATUS",  # RFC 5819
+    "STATUS=SIZE",  # RFC 8438
+    "UTF8=ACCEPT",  # RFC 6855
+    "ENABLE",  # RFC 5161
+    "CONDSTORE",  # RFC 7162
+    "ESEARCH",  # RFC 4731
 )
 _MECHANISMS = tuple(f"AUTH={name}" for name in sasl.MECHANISMS)
 
@@ -41,10 +49,11 @@ def greeting(s: Session) -> bytes:
 
 def capabilities(s: Session) -> tuple[str, ...]:
     """What is true now: what can be used to log in is named only while it can be used."""
+    always = (*ALWAYS, f"APPENDLIMIT={s.append_limit}")  # RFC 7889
     if s.account is not None:
-        return ALWAYS
+        return always
     start_tls = ("STARTTLS",) if s.service.tls is not None and not s.secure else ()
-    return ALWAYS + start_tls + (_MECHANISMS if _may_log_in(s) else ("LOGINDISABLED",))
+    return always + start_tls + (_MECHANISMS if _may_log_in(s) else ("LOGINDISABLED",))
 
 
 async def capability(s: Session, cmd: commands.Capability) -> Done:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mailserver.imap.view import NoSuchMessage
-from storage.errors import AlreadyExists, LimitReached, NotAllowed, NotFound, OverQuota, Unavailable
+from storage.errors import AlreadyExists, LimitReached, NotAllowed, NotFound, OverQuota, Unavailable, UseTaken
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,7 @@ _ANSWERS: tuple[tuple[type[Exception], str, str, str], ...] = (
     (AlreadyExists, "NO", "ALREADYEXISTS", "Mailbox already exists"),
     (OverQuota, "NO", "OVERQUOTA", "Not enough room: the account would be over its quota"),
     (LimitReached, "NO", "LIMIT", ""),
+    (UseTaken, "NO", "USEATTR", ""),
     (NotAllowed, "NO", "CANNOT", ""),
     (Unavailable, "NO", "UNAVAILABLE", "The mail store does not answer, try again later"),
     (NoSuchMessage, "BAD", "", "No such message"),

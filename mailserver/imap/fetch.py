@@ -1,8 +1,8 @@
 """FETCH (RFC 3501 §6.4.5), by what the items need:
 
-    pages      UID, FLAGS, INTERNALDATE, RFC822.SIZE: the view in memory, no query; text of whole pages is kept
-    summaries  ENVELOPE, BODYSTRUCTURE: ready-made text, one query a batch, one batch read ahead
-    headers    BODY[HEADER…]: the front of the stored octets, one query more
+    pages      UID, FLAGS, INTERNALDATE, RFC822.SIZE, MODSEQ: the view in memory, no query; text of whole pages is kept
+    summaries  ENVELOPE, BODYSTRUCTURE, BODY: ready-made text, one query a batch, one batch read ahead
+    headers    BODY[HEADER…]: the front of the stored octets, one query more, where that is not too much at once
     contents   everything else: whole messages, streamed, or parts of large ones (sections.py)
 
 No transaction is open while a slow client reads, and what is held of the messages is bounded by a batch and the one
@@ -22,10 +22,12 @@ from enum import IntEnum
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, TypeVar
 
-from mailserver.imap import sections
+from mailserver.imap import enable, sections
 from mailserver.imap.errors import Done
 from mailserver.imap.page_text import FORMATS, Columns, lines
+from mailserver.imap.sections import Octets
 from mailserver.imap.view import Range, Slice
+from mailserver.message.bodystructure import without_extensions
 from mailserver.protocols.imap import responses
 from mailserver.protocols.imap.commands import Attribute, BodySection, FetchItem
 from storage import FlagChange, MessageId, MessageRow, messages, reader
@@ -40,6 +42,8 @@ T = TypeVar("T")
 B = TypeVar("B")
 
 _SUMMARIES_A_BATCH = 400
+_HEADERS_AT_ONCE = 4 << 20
+"""A batch's headers times the sections asked for: some milliseconds of work a section."""
 _CONTENTS_A_BATCH = 200
 _PIECE = 64 * 1024
 _WRITE = 256 * 1024
@@ -60,14 +64,19 @@ def need(item: FetchItem) -> Need:
         return Need.PAGES
     if isinstance(item, BodySection):
         return Need.HEADERS if not item.part and item.kind.startswith("HEADER") else Need.CONTENTS
-    return Need.CONTENTS if item is Attribute.BODY else Need.SUMMARIES
+    return Need.SUMMARIES
 
 
 async def handle(s: Session, cmd: commands.Fetch) -> Done:
     selected = s.selected
     assert selected is not None
     ranges = selected.messages(cmd.messages, cmd.by_uid)
-    answer = _Answer(s, _with_uid(cmd))
+    items = _all_items(cmd)
+    if Attribute.MODSEQ in items:
+        enable.condstore(s)
+    if cmd.changedsince is not None:
+        ranges = selected.numbers.changed(ranges, cmd.changedsince)
+    answer = _Answer(s, items)
     level = max(map(need, answer.items))
     if level is Need.PAGES:
         await answer.from_pages(ranges)
@@ -81,11 +90,10 @@ async def handle(s: Session, cmd: commands.Fetch) -> Done:
     return Done(f"{name} completed", "EXPUNGEISSUED" if answer.missing else "")
 
 
-def _with_uid(cmd: commands.Fetch) -> tuple[FetchItem, ...]:
-    """RFC 3501 §6.4.8: a UID FETCH answers with UID, asked for or not."""
-    if cmd.by_uid and Attribute.UID not in cmd.items:
-        return (Attribute.UID, *cmd.items)
-    return cmd.items
+def _all_items(cmd: commands.Fetch) -> tuple[FetchItem, ...]:
+    """With UID where the command was UID FETCH (RFC 3501 §6.4.8), MODSEQ with CHANGEDSINCE (RFC 7162 §3.1.4.1)."""
+    implied = [Attribute.UID] * cmd.by_uid + [Attribute.MODSEQ] * (cmd.changedsince is not None)
+    return (*(item for item in implied if item not in cmd.items), *cmd.items)
 
 
 async def _set_seen(s: Session, ranges: list[Range]) -> None:
@@ -107,10 +115,10 @@ class _Output:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._parts: list[bytes] = []
+        self._parts: list[Octets] = []
         self._size = 0
 
-    def add(self, text: bytes) -> None:
+    def add(self, text: Octets) -> None:
         """The caller asks for a flush where this was much."""
         self._parts.append(text)
         self._size += len(text)
@@ -159,24 +167,35 @@ class _Answer:
     # Summaries and headers --------------------------------------------------------------------------------------------
 
     async def from_summaries(self, ranges: list[Range], *, with_headers: bool) -> None:
-        batches = _batches(self._numbers.slices(ranges), _SUMMARIES_A_BATCH)
-        async with aclosing(_ahead(batches, lambda batch: self._read(batch, with_headers=with_headers))) as loaded:
+        """with_headers: to some items the header is the answer."""
+        header_items = sum(isinstance(item, BodySection) for item in self.items)
+        template = b"* %d FETCH (" + b" ".join(map(_template, self.items)) + b")\r\n"
+        batches = _batches(self._numbers.slices(ranges), max(1, _SUMMARIES_A_BATCH // max(1, header_items)))
+        async with aclosing(_ahead(batches, lambda batch: self._read(batch, header_items))) as loaded:
             async for columns, rows, fronts in loaded:
                 self._drop_missing(columns, rows)
-                template = b"* %d FETCH (" + b" ".join(map(_template, self.items)) + b")\r\n"
-                values = [self._column(item, columns, rows, fronts) for item in self.items]
-                text = [template % row for row in zip(columns.seqs, *values, strict=True)]
-                self._out.add(b"".join(text))
-                if self._out.full:
-                    await self._out.flush()
+                if fronts is None:
+                    await self._from_contents(columns, rows)
+                    continue
+                values = []
+                for item in self.items:
+                    values.append(self._column(item, columns, rows, fronts))
+                    await self.session.breathe()
+                for row in zip(columns.seqs, *values, strict=True):
+                    self._out.add(template % row)
+                    if self._out.full:
+                        await self._out.flush()
         await self._out.flush()
 
     async def _read(
-        self, columns: Columns, *, with_headers: bool
-    ) -> tuple[dict[MessageId, MessageRow], dict[MessageId, bytes]]:
+        self, columns: Columns, header_items: int
+    ) -> tuple[dict[MessageId, MessageRow], dict[MessageId, bytes] | None]:
+        """Summaries and headers; None for headers that are too much to be worked through together."""
         rows = await messages.summaries(self._store, self._account_id, columns.message_ids)
-        fronts = await reader.headers(self._store, self._account_id, columns.message_ids) if with_headers else {}
-        return rows, fronts
+        octets = header_items * sum(len(row.header_prefix) + row.header_octets for row in rows.values())
+        if octets > _HEADERS_AT_ONCE:
+            return rows, None
+        return rows, await reader.headers(self._store, self._account_id, columns.message_ids) if header_items else {}
 
     def _drop_missing(self, columns: Columns, found: dict[MessageId, MessageRow]) -> None:
         if any(message_id not in found for message_id in columns.message_ids):
@@ -193,44 +212,48 @@ class _Answer:
             return [rows[MessageId(message_id)].envelope for message_id in ids]
         if item is Attribute.BODYSTRUCTURE:
             return [rows[MessageId(message_id)].bodystructure for message_id in ids]
+        if item is Attribute.BODY:
+            return [without_extensions(rows[MessageId(message_id)].bodystructure) for message_id in ids]
         assert isinstance(item, BodySection)
         return [responses.literal(sections.section_value(fronts[MessageId(i)], item)) for i in ids]
 
     # Contents ---------------------------------------------------------------------------------------------------------
 
     async def from_contents(self, ranges: list[Range]) -> None:
+        for columns in _batches(self._numbers.slices(ranges), _CONTENTS_A_BATCH):
+            rows = await messages.summaries(self._store, self._account_id, columns.message_ids)
+            self._drop_missing(columns, rows)
+            await self._from_contents(columns, rows)
+        await self._out.flush()
+
+    async def _from_contents(self, columns: Columns, rows: dict[MessageId, MessageRow]) -> None:
         """Items that pages and summaries answer come first in a line, then what needs the octets."""
         small = [item for item in self.items if need(item) <= Need.SUMMARIES]
         large = [item for item in self.items if need(item) > Need.SUMMARIES]
         template = b"* %d FETCH (" + b"".join([_template(item) + b" " for item in small])
-        for columns in _batches(self._numbers.slices(ranges), _CONTENTS_A_BATCH):
-            rows = await messages.summaries(self._store, self._account_id, columns.message_ids)
-            self._drop_missing(columns, rows)
-            values = [self._column(item, columns, rows, {}) for item in small]
-            heads = [template % row for row in zip(columns.seqs, *values, strict=True)]
-            wanted = [(MessageId(message_id), rows[MessageId(message_id)]) for message_id in columns.message_ids]
-            async with aclosing(self._contents(wanted, large)) as contents:
-                at = 0
-                async for answers in contents:
-                    if answers is None:
-                        self.missing = True
-                    else:
-                        self._line(heads[at], answers)
-                        if self._out.full:
-                            await self._out.flush()
-                    at += 1
-        await self._out.flush()
+        values = [self._column(item, columns, rows, {}) for item in small]
+        heads = [template % row for row in zip(columns.seqs, *values, strict=True)]
+        wanted = [(MessageId(message_id), rows[MessageId(message_id)]) for message_id in columns.message_ids]
+        async with aclosing(self._contents(wanted, large)) as contents:
+            at = 0
+            async for answers in contents:
+                if answers is None:
+                    self.missing = True
+                else:
+                    await self._line(heads[at], answers)
+                at += 1
+                await self.session.breathe()
 
     async def _contents(
         self, wanted: list[reader.Item], items: list[FetchItem]
-    ) -> AsyncGenerator[list[list[bytes]] | None, None]:
+    ) -> AsyncGenerator[list[list[Octets]] | None, None]:
         """Each message's answers to the items, in pieces; None for a message that is gone."""
         for by_ranges, group in groupby(wanted, lambda pair: sections.takes_ranges(pair[1], items)):
             if not by_ranges:
                 async with aclosing(reader.stream(self._store, self._account_id, list(group))) as stream:
                     rows = dict(wanted)
                     async for message_id, pieces in stream:
-                        yield None if pieces is None else await sections.from_whole(rows[message_id], pieces, items)
+                        yield None if pieces is None else await self._from_whole(rows[message_id], pieces, items)
                 continue
             for _, row in group:
                 try:
@@ -238,14 +261,22 @@ class _Answer:
                 except NotFound:
                     yield None
 
-    def _line(self, head: bytes, answers: list[list[bytes]]) -> None:
+    async def _from_whole(self, row: MessageRow, pieces: list[bytes], items: list[FetchItem]) -> list[list[Octets]]:
+        if row.size * len(items) > sections.AT_ONCE:
+            return await self.session.in_thread(sections.from_whole, row, pieces, items)
+        return sections.from_whole(row, pieces, items)
+
+    async def _line(self, head: bytes, answers: list[list[Octets]]) -> None:
         add = self._out.add
         add(head)
         for number, pieces in enumerate(answers):
             if number:
                 add(b" ")
             for piece in pieces:
-                add(piece)
+                for at in range(0, len(piece), _WRITE):
+                    add(piece if len(piece) <= _WRITE else memoryview(piece)[at : at + _WRITE])
+                    if self._out.full:
+                        await self._out.flush()
         add(b")\r\n")
 
 

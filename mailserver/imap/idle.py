@@ -35,12 +35,19 @@ class Idling:
 
 
 async def handle(s: Session, cmd: commands.Idle) -> None:
+    changes = None
     if s.selected is not None:
         await s.selected.view.refresh()
-        await s.selected.catch_up(s, expunge_ok=True)
+        changes = await s.selected.advance(s, expunge_ok=True)
     s.framer.expect_line(_LINE_OCTETS)
     s.idling = Idling(cmd.tag, s.selected.view.listen(s.push) if s.selected is not None else None)
-    s.write(responses.continuation("Idling"))
+    # News come behind the continuation, in one piece with it. Thunderbird and IMAPClient take the first answer to IDLE
+    # for the continuation, and Thunderbird may sleep on what arrives just after it.
+    continuation = responses.continuation("Idling")
+    if s.selected is not None and changes:
+        await s.selected.tell(s, changes, continuation)
+    else:
+        s.write(continuation)
 
 
 async def line(s: Session, octets: bytes) -> None:

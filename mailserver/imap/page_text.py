@@ -1,4 +1,4 @@
-"""FETCH lines made from a mailbox's pages alone: UID, FLAGS, INTERNALDATE, RFC822.SIZE.
+"""FETCH lines made from a mailbox's pages alone: UID, FLAGS, INTERNALDATE, RFC822.SIZE, MODSEQ.
 
 Lines are made column by column: one format for all messages, and a column of values for each of its places. The text
 of a whole page is kept with the page object. It is good as long as the same number of messages stands before the
@@ -25,19 +25,21 @@ FORMATS: dict[FetchItem, bytes] = {
     Attribute.FLAGS: b"FLAGS (%b)",
     Attribute.INTERNALDATE: b'INTERNALDATE "%b"',
     Attribute.SIZE: b"RFC822.SIZE %d",
+    Attribute.MODSEQ: b"MODSEQ (%d)",
 }
 
 
 class Columns:
     """Some messages of a mailbox as parallel columns."""
 
-    __slots__ = ("flags", "message_ids", "received", "seqs", "sizes", "uids")
+    __slots__ = ("flags", "message_ids", "modseqs", "received", "seqs", "sizes", "uids")
 
     def __init__(self, parts: Iterable[Slice]) -> None:
         self.seqs: list[int] = []
         self.uids: list[int] = []
         self.message_ids: list[int] = []
         self.flags: list[int] = []
+        self.modseqs: list[int] = []
         self.sizes: list[int] = []
         self.received: list[int] = []
         for page, before, start, stop in parts:
@@ -45,6 +47,7 @@ class Columns:
             self.uids += page.uids[start:stop]
             self.message_ids += page.message_ids[start:stop]
             self.flags += page.flags[start:stop]
+            self.modseqs += page.modseqs[start:stop]
             self.sizes += page.sizes[start:stop]
             self.received += page.received[start:stop]
 
@@ -57,6 +60,8 @@ class Columns:
             return self.uids
         if item is Attribute.SIZE:
             return self.sizes
+        if item is Attribute.MODSEQ:
+            return self.modseqs
         if item is Attribute.INTERNALDATE:
             return map(format_internal, self.received)
         texts = flags.texts(keywords)

@@ -10,7 +10,8 @@ it will send is still there.
 
 A message goes through a step only if the ones before have left it undecided, so a rare flag or date saves nearly all
 the reading. Held is one batch and the one ahead, and of messages found their numbers. Between messages the session
-breathes; there it ends with its connection. A message whose decoding takes longer than a moment is decoded in a thread.
+breathes; there it ends with its connection, or if that is to end. A large message is gone through piece by piece, in a
+thread, and the session breathes between pieces.
 
 Messages that were expunged meanwhile are searched as the session still numbers them; where their octets are gone they
 do not match.
@@ -18,57 +19,122 @@ do not match.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import aclosing
 from time import monotonic
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
-from mailserver.imap.errors import Done
+from mailserver.imap import enable
+from mailserver.imap.errors import Done, Goodbye
 from mailserver.imap.search_plan import Facts, Plan, Stretch, positions
+from mailserver.imap.search_text import Look
+from mailserver.message import structure
 from mailserver.protocols.imap import responses
+from mailserver.protocols.imap.commands import And, Or, SearchReturn
+from mailserver.protocols.imap.sequence_set import compact
 from storage import MessageId, messages, reader
 
 if TYPE_CHECKING:
     from mailserver.imap.session import Session
+    from mailserver.imap.view import SessionView
     from mailserver.protocols.imap import commands
     from mailserver.protocols.imap.commands import SearchKey
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 _SUMMARIES_A_BATCH = 400
 _HEADERS_A_BATCH = 200
 _OCTETS_A_BATCH = 1 << 20
 _NUMBERS_A_PIECE = 5000
 _NOTICE_SECONDS = 5.0
+_PROBE_SECONDS = 0.2
+"""Between notices to a client that sends no more: whether it is gone shows only when it is written to."""
+_TURN_SECONDS = 0.005
+_THREAD_SECONDS = 0.02
+"""How long one message is looked at in the event loop, and how long in a thread at once."""
 _WORK_AT_ONCE = 64 * 1024
 """Octets that are decoded in the event loop at once, a few milliseconds of work; more of them, in a thread."""
+_KEYS_AT_ONCE = 500
+"""A plan of so many keys is made, and asked what it says of a stretch, in the event loop; a larger one in a thread."""
+_ENDS = frozenset({SearchReturn.MIN, SearchReturn.MAX})
 _TERMS_AS_DECODING = 20
 """Looking for so many terms costs about as much as decoding the text."""
 
 
+class Found(NamedTuple):
+    """The messages that match, as UIDs or sequence numbers, ascending; their mod-sequences where the search asks."""
+
+    numbers: list[int]
+    modseqs: list[int]
+
+
 async def handle(s: Session, cmd: commands.Search) -> Done:
     found = await find(s, cmd.key, by_uid=cmd.by_uid)
-    s.write(b"* SEARCH")
-    for at in range(0, len(found), _NUMBERS_A_PIECE):
-        s.write("".join([f" {number}" for number in found[at : at + _NUMBERS_A_PIECE]]).encode())
-        await s.breathe()
-    s.write(b"\r\n")
+    if cmd.returns is None:
+        await _answer(s, found)
+    else:
+        await _extended_answer(s, cmd, found, cmd.returns)
     return Done("UID SEARCH completed" if cmd.by_uid else "SEARCH completed")
 
 
-async def find(s: Session, key: SearchKey, *, by_uid: bool) -> list[int]:
-    """The messages of the selected mailbox that match, as UIDs or sequence numbers, ascending."""
+async def find(s: Session, key: SearchKey, *, by_uid: bool) -> Found:
+    """Searches the selected mailbox."""
     assert s.selected is not None
     numbers = s.selected.numbers
-    search = _Search(s, Plan(key, numbers.snapshot, numbers.recent))
-    found: list[int] = []
-    for stretch in search.plan.stretches():
+    plan = await _plan(s, key, numbers)
+    if plan.modseq:
+        enable.condstore(s)
+    search = _Search(s, plan)
+    found = Found([], [])
+    for stretch in plan.stretches():
         matching = positions(await search.matching(stretch))
-        found += [stretch.uids[at] for at in matching] if by_uid else [stretch.first + at for at in matching]
+        found.numbers.extend([stretch.uids[at] if by_uid else stretch.first + at for at in matching])
+        if plan.modseq:
+            found.modseqs.extend([stretch.modseqs[at] for at in matching])
         await search.breathe()
     return found
+
+
+async def _plan(s: Session, key: SearchKey, numbers: SessionView) -> Plan:
+    keys = [key]
+    for known in keys:  # it grows meanwhile
+        if isinstance(known, (And, Or)):
+            keys += known.keys
+        if len(keys) > _KEYS_AT_ONCE:
+            return await s.in_thread(Plan, key, numbers.snapshot, numbers.recent)
+    return Plan(key, numbers.snapshot, numbers.recent)
+
+
+async def _answer(s: Session, found: Found) -> None:
+    """The SEARCH response, with the highest mod-sequence of what was found (RFC 7162 §3.1.6)."""
+    s.write(b"* SEARCH")
+    for at in range(0, len(found.numbers), _NUMBERS_A_PIECE):
+        s.write("".join([f" {number}" for number in found.numbers[at : at + _NUMBERS_A_PIECE]]).encode())
+        await s.breathe()
+    s.write(b" (MODSEQ %d)\r\n" % max(found.modseqs) if found.modseqs else b"\r\n")
+
+
+async def _extended_answer(s: Session, cmd: commands.Search, found: Found, returns: frozenset[SearchReturn]) -> None:
+    """The ESEARCH response (RFC 4731 §3.1)."""
+    numbers = found.numbers
+    s.write(b"* ESEARCH (TAG %b)%b" % (responses.quoted(cmd.tag.encode()), b" UID" if cmd.by_uid else b""))
+    if SearchReturn.COUNT in returns:
+        s.write(b" COUNT %d" % len(numbers))
+    if numbers and SearchReturn.MIN in returns:
+        s.write(b" MIN %d" % numbers[0])
+    if numbers and SearchReturn.MAX in returns:
+        s.write(b" MAX %d" % numbers[-1])
+    if numbers and SearchReturn.ALL in returns:
+        s.write(b" ALL ")
+        for at in range(0, len(numbers), _NUMBERS_A_PIECE):
+            s.write(b"," * bool(at) + compact(numbers[at : at + _NUMBERS_A_PIECE]))
+            await s.breathe()
+    s.write(b" MODSEQ %d\r\n" % _modseq(found.modseqs, returns) if found.modseqs else b"\r\n")
+
+
+def _modseq(modseqs: list[int], returns: frozenset[SearchReturn]) -> int:
+    """The highest mod-sequence of the messages that are named; of all, where not only ends are (RFC 4731 §3.2)."""
+    if returns - _ENDS:
+        return max(modseqs)
+    return max([modseqs[0]] * (SearchReturn.MIN in returns) + [modseqs[-1]] * (SearchReturn.MAX in returns))
 
 
 class _Search:
@@ -81,19 +147,27 @@ class _Search:
         self._store = session.service.store
         self._account_id = session.selected.mailbox.account_id
         self._next_notice = monotonic() + _NOTICE_SECONDS
+        self._probing = False
 
     async def breathe(self) -> None:
-        self._notice()
-        await self._session.breathe()
-
-    def _notice(self) -> None:
+        """Lets others run; Goodbye where the session is to end."""
+        session = self._session
+        if session.ending is not None:
+            raise Goodbye(session.ending)
+        if session.finished and not self._probing:
+            self._probing = True
+            self._next_notice = 0.0
         if monotonic() > self._next_notice:
-            self._next_notice = monotonic() + _NOTICE_SECONDS
-            self._session.write(responses.ok("*", "Still searching"))
+            self._next_notice = monotonic() + (_PROBE_SECONDS if self._probing else _NOTICE_SECONDS)
+            session.write(responses.ok("*", "Still searching"))
+        await session.breathe()
 
     async def matching(self, stretch: Stretch) -> int:
         """The messages that match, a bit for each."""
-        surely, possibly = self.plan.root.look(stretch)
+        if self.plan.keys > _KEYS_AT_ONCE:
+            surely, possibly = await self._session.in_thread(self.plan.root.look, stretch)
+        else:
+            surely, possibly = self.plan.root.look(stretch)
         undecided = [Facts(at) for at in positions(possibly & ~surely)]
         for start in range(0, len(undecided), _SUMMARIES_A_BATCH):
             surely |= await self._read(stretch, undecided[start : start + _SUMMARIES_A_BATCH])
@@ -126,7 +200,7 @@ class _Search:
         for facts in undecided:
             front = fronts.get(MessageId(stretch.message_ids[facts.position]))
             if front is not None:
-                await self._work(len(front), facts.take_header, front)
+                facts.header = front
                 there.append(facts)
         return await self._decided(there)
 
@@ -135,7 +209,7 @@ class _Search:
         found = 0
         left = []
         for facts in undecided:
-            answer = self.plan.root.decide(facts)
+            answer = await self._decide(facts)
             if answer is None:
                 left.append(facts)
             elif answer:
@@ -157,26 +231,27 @@ class _Search:
                     found |= 1 << facts.position
         return found
 
-    async def _matches(self, facts: Facts, pieces: Sequence[bytes]) -> bool:
-        octets = b"".join(pieces)
-        work = len(octets) * (1 + self.plan.texts // _TERMS_AS_DECODING)
-        return await self._work(work, self._judge, facts, octets)
+    async def _decide(self, facts: Facts) -> bool | None:
+        if len(facts.header or b"") * (1 + self.plan.keys // _TERMS_AS_DECODING) > _WORK_AT_ONCE:
+            return await self._session.in_thread(self.plan.root.decide, facts)
+        return self.plan.root.decide(facts)
 
-    def _judge(self, facts: Facts, octets: bytes) -> bool:
+    async def _matches(self, facts: Facts, pieces: list[bytes]) -> bool:
         """Decides by all of a message, and lets go of it."""
-        facts.take_all(octets)
-        answer = self.plan.root.decide(facts)
-        facts.octets = facts.header = facts.body = None
-        return answer is True
-
-    async def _work(self, octets: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Does what takes long in a thread, so that other sessions run meanwhile."""
-        if octets > _WORK_AT_ONCE:
-            self._notice()
-            return await asyncio.to_thread(work, *args, **kwargs)
-        result = work(*args, **kwargs)
+        octets = b"".join(pieces)
+        pieces.clear()
+        look = Look(self.plan, facts, octets)
+        over = False
+        work = len(octets) * (1 + len(self.plan.texts) // _TERMS_AS_DECODING)
+        if work <= _WORK_AT_ONCE and not structure.is_costly(octets):
+            over = look.go_on(_TURN_SECONDS)
+        while not over:
+            over = await self._session.in_thread(look.go_on, _THREAD_SECONDS)
+            await self.breathe()
+        answer = await self._decide(facts)
+        facts.header = None
         await self.breathe()
-        return result
+        return answer is True
 
 
 def _ids(stretch: Stretch, some: Iterable[Facts]) -> list[int]:

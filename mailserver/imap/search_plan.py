@@ -5,7 +5,7 @@ the first level are answered for a stretch of messages at once, as one integer w
 tree that gives which messages surely match and which possibly do. Only those that are possible and not sure go on,
 level by level, message by message; there a key answers None while it has not been given what it needs.
 
-A plan belongs to one search: page keys remember their last stretch. Text is compared as decode.Searchable has it,
+A plan belongs to one search: page keys remember their last stretch. Text is compared as message/decode.py has it,
 folded and with white space collapsed (RFC 3501 §6.4.4: substrings, without regard to case).
 """
 
@@ -19,8 +19,8 @@ from enum import IntEnum
 from typing import Protocol
 
 from mailserver.imap.view import Recent
-from mailserver.message import dates, headers, structure
-from mailserver.message.decode import collapse, fold, searchable
+from mailserver.message import dates, headers
+from mailserver.message.decode import collapse, field_text, fold
 from mailserver.protocols.imap import commands as c
 from mailserver.protocols.imap.commands import Compare, SearchKey
 from mailserver.protocols.imap.sequence_set import SequenceSet
@@ -47,19 +47,21 @@ class Level(IntEnum):
 class Stretch:
     """Messages in a row, as parallel columns. The message at `position` has the sequence number first + position."""
 
-    __slots__ = ("count", "first", "flags", "message_ids", "received", "sizes", "uids")
+    __slots__ = ("count", "first", "flags", "message_ids", "modseqs", "received", "sizes", "uids")
 
     def __init__(self, pages: Sequence[Page], before: int) -> None:
         self.first = before + 1
         self.uids = array("I")
         self.message_ids = array("q")
         self.flags = array("q")
+        self.modseqs = array("q")
         self.sizes = array("I")
         self.received = array("q")
         for page in pages:
             self.uids += page.uids
             self.message_ids += page.message_ids
             self.flags += page.flags
+            self.modseqs += page.modseqs
             self.sizes += page.sizes
             self.received += page.received
         self.count = len(self.uids)
@@ -70,24 +72,20 @@ class Stretch:
 
 
 class Facts:
-    """What is known of one message so far; None: not read yet. octets: its header, or all of it."""
+    """What is known of one message so far; None: not read yet.
 
-    __slots__ = ("body", "header", "octets", "position", "row")
+    header: the octets of its header. found: the text keys (by their index) of which the text is known to be in it;
+    read: all of it was looked at, so that what was not found is not there.
+    """
+
+    __slots__ = ("found", "header", "position", "read", "row")
 
     def __init__(self, position: int, row: MessageRow | None = None) -> None:
         self.position = position
         self.row = row
-        self.octets: bytes | None = None
-        self.header: str | None = None
-        self.body: str | None = None
-
-    def take_header(self, octets: bytes) -> None:
-        self.octets = octets
-        self.header = searchable(octets, structure.parse(octets)).header
-
-    def take_all(self, octets: bytes) -> None:
-        self.octets = octets
-        self.header, self.body = searchable(octets, structure.parse(octets))
+        self.header: bytes | None = None
+        self.found: set[int] = set()
+        self.read = False
 
 
 class Node(Protocol):
@@ -152,6 +150,10 @@ def _received(low: int, high: int) -> PageKey:
     return PageKey(lambda stretch: _bits(["1" if low <= at < high else "0" for at in reversed(stretch.received)]))
 
 
+def _modified(since: int) -> PageKey:
+    return PageKey(lambda stretch: _bits(["1" if modseq >= since else "0" for modseq in reversed(stretch.modseqs)]))
+
+
 def _recent(recent: Recent) -> PageKey:
     def select(stretch: Stretch) -> int:
         uids = stretch.uids
@@ -213,8 +215,8 @@ class SentKey(_Deep):
         self._day = day
 
     def decide(self, facts: Facts) -> bool | None:
-        if facts.octets is not None:
-            return self._holds(self._written(facts))
+        if facts.header is not None:
+            return self._holds(self._written(facts.header, facts.row))
         if facts.row is None:
             return None
         day = facts.row.sent // _DAY
@@ -222,12 +224,13 @@ class SentKey(_Deep):
         same = earliest == latest and abs(day - self._day) > 1
         return earliest if same else None
 
-    def _written(self, facts: Facts) -> int:
-        value = headers.value(facts.octets or b"", b"date")
+    @staticmethod
+    def _written(header: bytes, row: MessageRow | None) -> int:
+        value = headers.value(header, b"date")
         moment = dates.parse_moment(value) if value is not None else None
         if moment is not None:
             return moment.day
-        return facts.row.sent // _DAY if facts.row is not None else 0
+        return row.sent // _DAY if row is not None else 0
 
     def _holds(self, day: int) -> bool:
         if self._compare is Compare.BEFORE:
@@ -238,40 +241,41 @@ class SentKey(_Deep):
 class HeaderKey(_Deep):
     """A field of the message's header holds the text; any such field will do where the text is empty."""
 
-    __slots__ = ("_field", "_term")
+    __slots__ = ("_name", "_octets", "_term")
     level = Level.HEADER
 
     def __init__(self, name: str, text: str) -> None:
-        # A name that no field can have is found nowhere: two line ends never stand together in what is searched.
-        self._field = f"\n {fold(name)}:" if name.isprintable() and ":" not in name else "\n\n"
+        self._name = name.lower().encode()
         self._term = term(text)
+        plain = self._term.isascii() and " " not in self._term
+        self._octets = self._term.encode() if plain else None  # can be looked for in what was not decoded
 
     def decide(self, facts: Facts) -> bool | None:
-        header, at = facts.header, -1
-        if header is None:
+        if facts.header is None:
             return None
-        while (at := header.find(self._field, at + 1)) >= 0:
-            start = at + len(self._field)
-            end = header.find("\n", start)
-            if header.find(self._term, start, end if end >= 0 else len(header)) >= 0:
-                return True
-        return False
+        return any(map(self._holds, headers.named(facts.header, self._name)))
+
+    def _holds(self, field: bytes) -> bool:
+        if self._octets is not None and field.isascii() and b"=?" not in field:
+            return self._octets in field[field.index(b":") + 1 :].lower()
+        return self._term in field_text(field).partition(":")[2] + " "
 
 
 class TextKey(_Deep):
-    """BODY, or TEXT where the header counts too."""
+    """BODY, or TEXT where the header counts too. What is in a message is found by search_text.py."""
 
-    __slots__ = ("_header", "_term")
+    __slots__ = ("header", "index", "term")
     level = Level.TEXT
 
-    def __init__(self, text: str, *, header: bool) -> None:
-        self._term = term(text)
-        self._header = header
+    def __init__(self, index: int, text: str, *, header: bool) -> None:
+        self.index = index
+        self.term = term(text)
+        self.header = header
 
     def decide(self, facts: Facts) -> bool | None:
-        if self._header and facts.header is not None and self._term in facts.header:
+        if self.index in facts.found:
             return True
-        return None if facts.body is None else self._term in facts.body
+        return False if facts.read else None
 
 
 def term(text: str) -> str:
@@ -362,7 +366,8 @@ class NoneOf:
 class Plan:
     """A search in one mailbox.
 
-    keys: how many there are. sent, header: whether there are any of these; texts: how many BODY and TEXT there are.
+    keys: how many there are. sent, header, modseq: whether there are any of these; texts: the BODY and
+    TEXT keys.
     """
 
     def __init__(self, key: SearchKey, snapshot: Snapshot, recent: Recent) -> None:
@@ -371,7 +376,8 @@ class Plan:
         self.keys = 0
         self.sent = False
         self.header = False
-        self.texts = 0
+        self.modseq = False
+        self.texts: list[TextKey] = []
         self.root = self._node(key)
 
     def stretches(self) -> Iterator[Stretch]:
@@ -401,8 +407,8 @@ class Plan:
                 self.header = True
                 return HeaderKey(name, text)
             case c.BodyHas(text) | c.TextHas(text):
-                self.texts += 1
-                return TextKey(text, header=isinstance(key, c.TextHas))
+                self.texts.append(TextKey(len(self.texts), text, header=isinstance(key, c.TextHas)))
+                return self.texts[-1]
             case _:
                 return self._page_key(key)
 
@@ -420,6 +426,9 @@ class Plan:
                 return _of_size(octets + 1, 1 << 64)
             case c.Smaller(octets):
                 return _of_size(0, octets)
+            case c.ModSeq(value):
+                self.modseq = True
+                return _modified(value)
             case c.Received(compare, day):
                 return _received(*_span(compare, (day.toordinal() - _EPOCH) * _DAY))
         assert isinstance(key, c.Everything), key

@@ -4,6 +4,9 @@ Offsets here are those of the message as the client sees it, with the prefix tha
 those that are asked for whole, are read whole; of a large one only the range that a section needs, so that its text is
 shown without reading its attachments.
 
+What is answered is cut out of the message's octets, not copied: however many sections are asked for, one message is
+held. Only selected header fields are made anew, within a bound.
+
 Clients fetch a large part piece by piece. The part is then kept for a moment, within a bound for the worker, so that it
 is not put together anew for each piece.
 """
@@ -15,9 +18,10 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from mailserver.message import headers, structure, summary
+from mailserver.imap.errors import Refusal
+from mailserver.message import headers, structure
 from mailserver.protocols.imap import responses
-from mailserver.protocols.imap.commands import Attribute, BodySection, FetchItem
+from mailserver.protocols.imap.commands import BodySection, FetchItem
 from storage import MessageRow, reader
 
 if TYPE_CHECKING:
@@ -27,9 +31,13 @@ RANGES_FROM = 128 * 1024
 """Messages of this size or more are not read whole for a part of them."""
 KEPT_OCTETS = 64 << 20
 KEPT_SECONDS = 30.0
-_IN_THREAD = 1 << 20
+SELECTED_OCTETS = 64 << 20
+"""Header fields are selected from so much of one message for one answer."""
+AT_ONCE = 1 << 20
+"""A message's size times the items asked for: more of it is worked through in a thread."""
 
 Key = tuple[int, int, int, int]
+Octets = bytes | memoryview
 
 
 class Sections:
@@ -57,43 +65,56 @@ class Sections:
             return header_end, self.size
         return 0, header_end if kind == "HEADER" else self.size
 
+    def octets(self, item: BodySection) -> int:
+        """How much of the message an answer takes."""
+        place = self.place(item)
+        length = 0 if place is None else place[1] - place[0]
+        if item.partial is None or item.kind.startswith("HEADER."):
+            return length
+        first, count = item.partial
+        return max(0, min(length - first, count))
+
 
 def section_value(octets: bytes, item: BodySection) -> bytes:
     """What a section's octets are after selecting header fields and cutting to the partial; beyond the end: nothing."""
     if item.kind.startswith("HEADER."):
         octets = headers.select(octets, item.fields, item.kind == "HEADER.FIELDS.NOT")
+    return octets if item.partial is None else bytes(_cut(octets, item))
+
+
+def _cut(octets: Octets, item: BodySection) -> Octets:
     if item.partial is None:
         return octets
     first, count = item.partial
     return octets[first : first + count]
 
 
-def answer(item: FetchItem, value: bytes | None) -> Iterator[bytes]:
+def answer(item: FetchItem, value: Octets | None) -> Iterator[Octets]:
     """Label and value of a section, in pieces."""
     assert isinstance(item, BodySection)
     yield item.label + b" "
     if value is None:
         yield b"NIL"
     else:
-        yield responses.literal_head(len(value), binary=b"\0" in value)
+        yield responses.literal_head(len(value), binary=b"\0" in bytes(value))
         yield value
 
 
 def takes_ranges(row: MessageRow, items: Iterable[FetchItem]) -> bool:
-    """Is it better to read only parts of the message?"""
-    return row.size >= RANGES_FROM and all(
-        isinstance(item, BodySection) and (item.part or item.kind or item.partial) for item in items
-    )
-
-
-async def from_whole(row: MessageRow, pieces: list[bytes], items: Iterable[FetchItem]) -> list[list[bytes]]:
-    """The answers to the items, each in pieces, from all of the message's octets."""
+    """Is it better to read only parts of the message? They may not come to more than all of it."""
+    if row.size < RANGES_FROM:
+        return False
+    wanted = [item for item in items if isinstance(item, BodySection) and (item.part or item.kind or item.partial)]
     sections = Sections(row)
-    found = []
+    return len(wanted) == len(list(items)) and sum(map(sections.octets, wanted)) < sections.size
+
+
+def from_whole(row: MessageRow, pieces: list[bytes], items: list[FetchItem]) -> list[list[Octets]]:
+    """The answers to the items, each in pieces, from all of the message's octets. Refusal where they are too much."""
+    sections = Sections(row)
+    selected = 0
+    found: list[list[Octets]] = []
     for item in items:
-        if item is Attribute.BODY:
-            found.append([b"BODY " + await _body(row, pieces)])
-            continue
         assert isinstance(item, BodySection)
         if not item.part and not item.kind and item.partial is None:
             binary = any(b"\0" in piece for piece in pieces)
@@ -102,23 +123,21 @@ async def from_whole(row: MessageRow, pieces: list[bytes], items: Iterable[Fetch
         if len(pieces) > 1:
             pieces[:] = [b"".join(pieces)]
         place = sections.place(item)
-        value = None if place is None else section_value(pieces[0][slice(*place)], item)
+        value: Octets | None = None
+        if place is not None and item.kind.startswith("HEADER."):
+            if selected > SELECTED_OCTETS:
+                raise Refusal("Too much is asked of one header", "LIMIT")
+            selected += place[1] - place[0]
+            value = section_value(pieces[0][slice(*place)], item)
+        elif place is not None:
+            value = _cut(memoryview(pieces[0])[slice(*place)], item)
         found.append(list(answer(item, value)))
     return found
 
 
-async def _body(row: MessageRow, pieces: list[bytes]) -> bytes:
-    """BODYSTRUCTURE without extension data (RFC 3501 §7.4.2) is not kept: made from the octets."""
-    octets = b"".join(pieces)[len(row.header_prefix) :]
-    if len(octets) > _IN_THREAD:
-        tree = await asyncio.to_thread(structure.parse, octets)
-        return await asyncio.to_thread(summary.body, octets, tree)
-    return summary.body(octets, structure.parse(octets))
-
-
 async def from_ranges(
     store: Store, account_id: AccountId, row: MessageRow, items: Iterable[FetchItem], kept: Kept
-) -> list[list[bytes]]:
+) -> list[list[Octets]]:
     """The same, reading only what the items need. NotFound where the octets are gone."""
     sections = Sections(row)
     found = []
@@ -135,16 +154,21 @@ async def _read(
 ) -> bytes:
     start, stop = place
     if item.partial is None or stop - start < RANGES_FROM or item.kind.startswith("HEADER."):
-        return section_value(await reader.octets(store, account_id, row, start, stop), item)
+        octets = await reader.octets(store, account_id, row, start, stop)
+        return (
+            await asyncio.to_thread(section_value, octets, item)
+            if stop - start > AT_ONCE
+            else section_value(octets, item)
+        )
     if stop - start > KEPT_OCTETS:
         first, count = item.partial
         return await reader.octets(store, account_id, row, min(start + first, stop), min(start + first + count, stop))
     key = (account_id, row.message_id, start, stop)
-    octets = kept.get(key)
-    if octets is None:
-        octets = await reader.octets(store, account_id, row, start, stop)
-        kept.put(key, octets)
-    return section_value(octets, item)
+    part = kept.get(key)
+    if part is None:
+        part = await reader.octets(store, account_id, row, start, stop)
+        kept.put(key, part)
+    return section_value(part, item)
 
 
 class Kept:

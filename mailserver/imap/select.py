@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mailserver.imap import enable
 from mailserver.imap.errors import Done
 from mailserver.imap.selected import Selected
 from mailserver.protocols.imap import responses
@@ -22,6 +23,8 @@ async def select(s: Session, cmd: commands.Select) -> Done:
     store = s.service.store
     mailbox = await mailboxes.find(store, s.account.account_id, cmd.mailbox)
     view = await store.views.open(mailbox.account_id, mailbox.mailbox_id)
+    if cmd.condstore:
+        enable.condstore(s)
     selected = s.selected = Selected(view, s.service.memo(view), read_only=cmd.read_only)
     try:
         await selected.claim(s)
@@ -46,6 +49,7 @@ def _description(selected: Selected) -> bytes:
         responses.ok("*", "First unseen", f"UNSEEN {unseen}") if unseen else b"",
         responses.ok("*", "UIDs are valid", f"UIDVALIDITY {mailbox.uidvalidity}"),
         responses.ok("*", "Next UID", f"UIDNEXT {mailbox.uidnext}"),
+        responses.ok("*", "Highest mod-sequence", f"HIGHESTMODSEQ {mailbox.highestmodseq}"),
     ]
     return b"".join(lines)
 

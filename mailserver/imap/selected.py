@@ -17,6 +17,7 @@ from mailserver.imap import flags
 from mailserver.imap.errors import Goodbye
 from mailserver.imap.view import Changes, Memo, Range, SessionView
 from mailserver.protocols.imap import responses
+from mailserver.protocols.imap.commands import Extension
 from storage import mailboxes
 from storage.errors import Unavailable
 
@@ -66,6 +67,11 @@ class Selected:
             self._memo.claimed = mailbox.recent_uid
             try:
                 claimed = await mailboxes.claim_recent(session.service.store, mailbox)
+            except Unavailable:
+                # What was done before is done, and reading goes on. RFC 3501 §2.3.2: in doubt they are recent.
+                self._memo.claimed = 0
+                self._look_at_recent()
+                return
             except BaseException:
                 self._memo.claimed = 0
                 raise
@@ -85,11 +91,13 @@ class Selected:
             await self.claim(session)
         return self.numbers.advance(self.view.snapshot, expunge_ok=expunge_ok)
 
-    async def tell(self, session: Session, changes: Changes) -> None:
+    async def tell(self, session: Session, changes: Changes, before: bytes = b"") -> None:
+        """Writes what is to be told behind these octets, in one piece where it is not too much."""
         if changes.weight <= _AT_ONCE:
-            session.write(b"".join(self._lines(changes)))
+            session.write(before + b"".join(self._lines(session, changes)))
             return
-        for lines in self._lines(changes):
+        session.write(before)
+        for lines in self._lines(session, changes):
             session.write(lines)
             await session.breathe()
 
@@ -104,7 +112,7 @@ class Selected:
             return False
         changes = self.numbers.advance(self.view.snapshot, expunge_ok=True)
         if changes:
-            session.write(b"".join(self._lines(changes)))
+            session.write(b"".join(self._lines(session, changes)))
         return True
 
     @property
@@ -148,13 +156,14 @@ class Selected:
         if self.view.deleted:
             raise Goodbye("The selected mailbox was deleted")
 
-    def _lines(self, changes: Changes) -> Iterator[bytes]:
+    def _lines(self, session: Session, changes: Changes) -> Iterator[bytes]:
         if changes.keywords is not None:
             yield self.flag_lines()
         yield from changes.head()
         if changes.arrived:
             yield responses.recent(self.recent_count)
-        yield from changes.flag_lines(self.mailbox.keywords, self.numbers.recent)
+        modseq = Extension.CONDSTORE in session.enabled
+        yield from changes.flag_lines(self.mailbox.keywords, self.numbers.recent, modseq=modseq)
 
     def flag_lines(self) -> bytes:
         """FLAGS and PERMANENTFLAGS (RFC 3501 §7.1, §7.2.6); read-only, nothing can be changed for good."""

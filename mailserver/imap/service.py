@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Protocol
 from weakref import WeakValueDictionary
 
@@ -59,15 +60,22 @@ class Service:
         self.deadlines = deadlines
         self.memory = memory
         self.tls = tls
-        self.config = config.imap
         self.separator = config.mail.separator
         self.loopback_auth = config.server.insecure_loopback_auth
-        self.connections = limits.connections(config.imap.max_connections, config.imap.max_connections)
+        self.connections = limits.connections(config.imap.max_connections, kind="imap")
         self.before_login = FramingLimits(_COMMAND_BEFORE_LOGIN, 0, _SKIP_BEFORE_LOGIN)
+        self.kept = Kept()
+        self.thread = asyncio.Semaphore(1)
+        """For long work in a thread. Several at once would be no faster, and the event loop would wait for them all."""
+        self._memos: WeakValueDictionary[tuple[int, int], Memo] = WeakValueDictionary()
+        self.reconfigure(config)
+
+    def reconfigure(self, config: Config) -> None:
+        """Other settings from now on; the size of commands is that of the settings at a session's login."""
+        self.config = config.imap
+        self.connections.total = config.imap.max_connections
         append = config.max_append_octets
         self.after_login = FramingLimits(config.imap.max_command_octets, append, _APPENDS_SKIPPED * append)
-        self.kept = Kept()
-        self._memos: WeakValueDictionary[tuple[int, int], Memo] = WeakValueDictionary()
 
     def memo(self, view: MailboxView) -> Memo:
         """The one memo of a mailbox; it lasts as long as a session has the mailbox selected."""

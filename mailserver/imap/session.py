@@ -25,16 +25,18 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 from mailserver import metrics
 from mailserver.imap import (
     append,
     auth,
     copy_move,
+    enable,
     expunge,
     fetch,
     idle,
+    listing,
     mailboxes,
     search,
     select,
@@ -44,8 +46,9 @@ from mailserver.imap import (
 from mailserver.imap.errors import Done, Goodbye, refusal
 from mailserver.net.connection import Connection
 from mailserver.protocols.imap import commands, responses
-from mailserver.protocols.imap.commands import BadSyntax, Command, Refused
+from mailserver.protocols.imap.commands import BadSyntax, Command, Extension, Refused
 from mailserver.protocols.imap.framing import Continue, Event, Fatal, Framed, Framer, Line, TooBig, TooLong, tag_of
+from mailserver.protocols.imap.mailbox_name import Wire
 from mailserver.protocols.imap.parse import parse
 from mailserver.protocols.imap.server_states import State, allowed
 from storage.errors import OutcomeUnknown
@@ -57,17 +60,24 @@ if TYPE_CHECKING:
     from mailserver.imap.service import Service
     from storage import Account
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 log = logging.getLogger(__name__)
 
 READ_AHEAD: Final = 256 * 1024
 FREE_OCTETS: Final = 64 * 1024
 """What a session may hold of unfinished commands without asking for memory."""
-TURN_SECONDS: Final = 0.005
-"""How long one session works before it lets others run."""
+PARSED_AT_ONCE: Final = 4096
+"""Octets of a command that are parsed in the event loop, some milliseconds of work; a longer one is in a thread."""
+TURN_SECONDS: Final = 0.002
+"""How long one session works before it lets others run; an idle one waits for the turns of all that work."""
 FINISH_SECONDS: Final = 10.0
 """How long commands may go on for a peer that has closed its sending side; it may be gone altogether."""
 END_SECONDS: Final = 1.0
 """How long a command that runs may go on when its session has to end at once."""
+
+_SHUTTING_DOWN = "The server is shutting down"
 
 Handler = Callable[["Session", Any], Awaitable[Done | None]]
 """Answers a command; None: the tagged line was written already, or comes later."""
@@ -79,6 +89,7 @@ HANDLERS: Final[dict[type[Command], Handler]] = {
     commands.StartTls: auth.start_tls,
     commands.Login: auth.login,
     commands.Authenticate: auth.authenticate,
+    commands.Enable: enable.handle,
     commands.Select: select.select,
     commands.Noop: select.noop,
     commands.Check: select.check,
@@ -89,8 +100,8 @@ HANDLERS: Final[dict[type[Command], Handler]] = {
     commands.Rename: mailboxes.rename,
     commands.Subscribe: mailboxes.subscribe,
     commands.Unsubscribe: mailboxes.unsubscribe,
-    commands.List: mailboxes.list_,
-    commands.Lsub: mailboxes.lsub,
+    commands.List: listing.list_,
+    commands.Lsub: listing.lsub,
     commands.Namespace: mailboxes.namespace,
     commands.Status: status.handle,
     commands.Append: append.handle,
@@ -119,9 +130,11 @@ class Session(Connection):
         "_errors",
         "_finished",
         "_held",
+        "_last_command",
         "_more",
         "_task",
         "account",
+        "enabled",
         "framer",
         "idling",
         "selected",
@@ -133,12 +146,14 @@ class Session(Connection):
         self.service = service
         self.framer = Framer(service.before_login)
         self.account: Account | None = None
+        self.enabled = Extension(0)
         self.selected: Selected | None = None
         self.idling: idle.Idling | None = None
         self._task: asyncio.Task[None] | None = None
         self._more: asyncio.Future[None] | None = None
         self._ending: str | None = None
         self._finished = False  # the peer sends no more
+        self._last_command = False  # the server stops once the command is done that has come in part
         self._errors = 0
         self._held = 0  # octets taken from the worker's memory
         self._doing = 0  # octets of the command that is carried out
@@ -149,6 +164,26 @@ class Session(Connection):
         if self.account is None:
             return State.NOT_AUTHENTICATED
         return State.AUTHENTICATED if self.selected is None else State.SELECTED
+
+    @property
+    def wire(self) -> Wire:
+        """How the client reads and writes mailbox names."""
+        return Wire(self.service.separator, Extension.UTF8_ACCEPT in self.enabled)
+
+    @property
+    def ending(self) -> str | None:
+        """Why the session is to end; None: it is not."""
+        return self._ending
+
+    @property
+    def finished(self) -> bool:
+        """The peer sends no more; it may be gone."""
+        return self._finished
+
+    @property
+    def append_limit(self) -> int:
+        """The largest message that APPEND takes from this client, in octets (RFC 7889)."""
+        return (self.service.after_login if self.account is None else self.framer.limits).append
 
     # What the connection calls ----------------------------------------------------------------------------------------
 
@@ -202,7 +237,17 @@ class Session(Connection):
             self._farewell("Idle for too long" if self.account else "No login in time")
 
     def stopping(self) -> None:
-        self._stop("The server is shutting down")
+        """A command that has come in part, a message perhaps, may still be finished."""
+        if self.framer.held and not self._working:
+            self._last_command = True
+        else:
+            self._stop(_SHUTTING_DOWN)
+
+    def cut_short(self) -> None:
+        if self._working or self.blocked:
+            self.abort()  # in the midst of an answer
+        else:
+            self._farewell(_SHUTTING_DOWN)
 
     def lost(self) -> None:
         self.service.connections.release(self.peer[0])
@@ -241,6 +286,11 @@ class Session(Connection):
         else:
             return
         self._breath = monotonic() + TURN_SECONDS
+
+    async def in_thread(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Does what takes long while others are served; one session at a time, by turns."""
+        async with self.service.thread:
+            return await asyncio.to_thread(work, *args, **kwargs)
 
     async def read_line(self, limit: int) -> bytes:
         """The client's next line, which is no command; one that is longer than `limit` comes back empty."""
@@ -330,6 +380,8 @@ class Session(Connection):
         """The task is over."""
         if self._ending is not None:
             self._farewell(self._ending)
+        elif self._last_command and not self.framer.held:
+            self._farewell(_SHUTTING_DOWN)
         elif self._finished:
             self.close()
         else:
@@ -358,9 +410,7 @@ class Session(Connection):
         octets = event.octets - FREE_OCTETS
         if octets > 0 and not self.service.memory.take(octets):
             self.framer.refuse()
-            self.write(
-                responses.no(tag_of(event.head), "Too much mail is being received, try again later", "UNAVAILABLE")
-            )
+            self.write(responses.no(event.tag, "Too much mail is being received, try again later", "UNAVAILABLE"))
             return
         if octets > 0:
             self.service.memory.give(octets)  # taken for good as it arrives
@@ -368,7 +418,7 @@ class Session(Connection):
 
     async def _command(self, framed: Framed) -> None:
         try:
-            command = parse(framed, self.service.separator)
+            command = await self._parsed(framed)
         except BadSyntax as error:
             self._bad(error.tag, error.text)
         except Refused as error:
@@ -380,6 +430,12 @@ class Session(Connection):
                 await self._perform(command)
             else:
                 self._bad(command.tag, f"Command is not allowed {self.state.value}")
+
+    async def _parsed(self, framed: Framed) -> Command:
+        # What stands in literals is not taken apart, so their size makes no work.
+        if sum(map(len, framed.pieces[::2])) > PARSED_AT_ONCE:
+            return await self.in_thread(parse, framed, self.wire)
+        return parse(framed, self.wire)
 
     async def _perform(self, command: Command) -> None:
         began = monotonic()

@@ -1,5 +1,8 @@
 """STORE (RFC 3501 §6.4.6): one change for all messages of the set, then their flags, unless .SILENT.
 
+Clients that know of mod-sequences are told the new ones in any case. With UNCHANGEDSINCE (RFC 7162 §3.1.3) messages
+that have changed since are left as they are and named in the tagged answer.
+
 With .SILENT the client works out the result by itself. It is told only where that would be wrong, because another
 session changed the same message in between.
 """
@@ -8,11 +11,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mailserver.imap import enable
 from mailserver.imap.errors import Done, read_only
 from mailserver.imap.page_text import lines
 from mailserver.imap.view import Flagged, Range
-from mailserver.protocols.imap.commands import Attribute, FetchItem, StoreMode
+from mailserver.protocols.imap import responses
+from mailserver.protocols.imap.commands import Attribute, Extension, FetchItem, StoreMode
 from storage import FlagChange, messages
+from storage.messages import Since
 from storage.records import KEYWORDS_AT
 
 if TYPE_CHECKING:
@@ -22,11 +28,8 @@ if TYPE_CHECKING:
     from mailserver.imap.session import Session
     from mailserver.imap.view import Changes
     from mailserver.protocols.imap import commands
-    from storage import Mailbox
+    from storage import Mailbox, StoreResult
     from storage.pages import Page, Snapshot
-
-_FLAGS: tuple[FetchItem, ...] = (Attribute.FLAGS,)
-_UID_FLAGS: tuple[FetchItem, ...] = (Attribute.UID, Attribute.FLAGS)
 
 
 async def handle(s: Session, cmd: commands.Store) -> Done:
@@ -35,31 +38,73 @@ async def handle(s: Session, cmd: commands.Store) -> Done:
     if selected.read_only:
         raise read_only()
     name = "UID STORE" if cmd.by_uid else "STORE"
+    if cmd.unchangedsince is not None:
+        enable.condstore(s)
     ranges = selected.messages(cmd.messages, cmd.by_uid)
     uids = selected.numbers.uids(ranges)
     if not uids:
         return Done(f"{name} completed")
     mailbox = selected.mailbox
     change = FlagChange(cmd.mode.value, cmd.flags.system, cmd.flags.keywords)
-    result = await messages.store_flags(s.service.store, mailbox.account_id, mailbox.mailbox_id, uids, change)
+    since = None if cmd.unchangedsince is None else Since(cmd.unchangedsince, _known(selected, ranges))
+    result = await messages.store_flags(s.service.store, mailbox.account_id, mailbox.mailbox_id, uids, change, since)
     await selected.since(result.modseq)
-    gone = await _report(s, selected, cmd, ranges, uids)
+    gone = await _report(s, selected, cmd, ranges, result)
+    if result.failed:
+        numbers = result.failed if cmd.by_uid else map(selected.numbers.snapshot.seq_of, result.failed)
+        return Done("Some messages have changed meanwhile", responses.modified(numbers))
     return Done(f"{name} completed", "EXPUNGEISSUED" if gone else "")
 
 
-async def _report(s: Session, selected: Selected, cmd: commands.Store, ranges: list[Range], uids: list[int]) -> bool:
+def _known(selected: Selected, ranges: list[Range]) -> dict[int, tuple[int, int]]:
+    """Flags and mod-sequence of messages, by UID, as the client was last told."""
+    known: dict[int, tuple[int, int]] = {}
+    for page, _, start, stop in selected.numbers.slices(ranges):
+        pairs = zip(page.flags[start:stop], page.modseqs[start:stop], strict=True)
+        known.update(zip(page.uids[start:stop], pairs, strict=True))
+    return known
+
+
+async def _report(
+    s: Session, selected: Selected, cmd: commands.Store, ranges: list[Range], result: StoreResult
+) -> bool:
     """Tells what has changed; true where messages of the set were expunged by others meanwhile."""
     before = selected.numbers.snapshot
+    failed = set(result.failed)
+    stored = {uid for uid in selected.numbers.uids(ranges) if uid not in failed}
     changes = await selected.advance(s, expunge_ok=False)
     own = _foreseen(cmd, selected.mailbox, before) if cmd.silent else _any
-    await selected.tell(s, changes.only(_without_own(changes, set(uids), own)))
+    await selected.tell(s, changes.only(_without_own(changes, stored, own)))
     ranges, gone = _still_there(selected, ranges)
-    if not cmd.silent:
-        items = _UID_FLAGS if cmd.by_uid else _FLAGS
-        for part in selected.numbers.slices(ranges):
+    items = _items(cmd, Extension.CONDSTORE in s.enabled)
+    if cmd.silent and cmd.unchangedsince is None:
+        stored.intersection_update(result.changed)
+    if len(items) > cmd.by_uid:
+        for part in selected.numbers.slices(_only(selected, ranges, stored)):
             s.write(lines(part, items, selected.mailbox.keywords, selected.numbers.recent))
             await s.breathe()
     return gone
+
+
+def _items(cmd: commands.Store, condstore: bool) -> tuple[FetchItem, ...]:
+    """What is told of each message that was stored; a UID alone is nothing."""
+    items: list[FetchItem] = [Attribute.UID] * cmd.by_uid
+    if condstore:
+        items.append(Attribute.MODSEQ)
+    if not cmd.silent:
+        items.append(Attribute.FLAGS)
+    return tuple(items)
+
+
+def _only(selected: Selected, ranges: list[Range], uids: set[int]) -> list[Range]:
+    """The messages of `ranges` that are among `uids`."""
+    numbers = selected.numbers
+    if sum(last - first + 1 for first, last in ranges) == len(uids):
+        return ranges
+    found: list[Range] = []
+    for page, before, start, stop in numbers.slices(ranges):
+        found += [(before + i + 1, before + i + 1) for i in range(start, stop) if page.uids[i] in uids]
+    return found
 
 
 def _without_own(changes: Changes, stored: set[int], own: Callable[[Page], list[bool]]) -> list[Flagged]:

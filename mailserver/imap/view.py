@@ -81,7 +81,7 @@ class Changes:
         self.weight = len(expunged) + sum(len(part.positions) for part in flagged)
         """How many lines there are to send, about."""
         self._head: bytes | None = None
-        self._lines: bytes | None = None
+        self._lines: dict[bool, bytes] = {}
 
     def __bool__(self) -> bool:
         return bool(self.weight or self.arrived or self.keywords is not None)
@@ -102,36 +102,40 @@ class Changes:
             yield _expunge_lines(self.expunged[at : at + _EXPUNGES_A_PIECE])
         yield exists
 
-    def flag_lines(self, keywords: tuple[str, ...], recent: Recent) -> Iterator[bytes]:
-        """FETCH lines with the new flags, in pieces."""
+    def flag_lines(self, keywords: tuple[str, ...], recent: Recent, *, modseq: bool) -> Iterator[bytes]:
+        """FETCH lines with the new flags, in pieces; modseq: with the mod-sequences (RFC 7162 §3.1)."""
         if recent:
             # \\Recent differs from session to session, so their lines are not the shared ones.
             for part in self.flagged:
-                yield _flag_lines(part, keywords, recent)
+                yield _flag_lines(part, keywords, recent, modseq)
             return
-        pieces = (_flag_lines(part, keywords, recent) for part in self.flagged)
+        pieces = (_flag_lines(part, keywords, recent, modseq) for part in self.flagged)
         if self.weight > _SHARED_MESSAGES:
             yield from pieces
             return
-        if self._lines is None:
-            self._lines = b"".join(pieces)
-        yield self._lines
+        if modseq not in self._lines:
+            self._lines[modseq] = b"".join(pieces)
+        yield self._lines[modseq]
 
 
 def _expunge_lines(numbers: list[int]) -> bytes:
     return b"".join([b"* %d EXPUNGE\r\n" % seq for seq in numbers])
 
 
-def _flag_lines(part: Flagged, keywords: tuple[str, ...], recent: Recent) -> bytes:
+def _flag_lines(part: Flagged, keywords: tuple[str, ...], recent: Recent, modseq: bool) -> bytes:
     page, before, positions = part
     texts = flags.texts(keywords)
-    return b"".join(
-        [
-            b"* %d FETCH (UID %d FLAGS (%b))\r\n"
-            % (before + i + 1, page.uids[i], texts[page.flags[i] | recent.bit(page.uids[i])])
-            for i in positions
-        ]
-    )
+    lines = []
+    for i in positions:
+        uid = page.uids[i]
+        text = texts[page.flags[i] | recent.bit(uid)]
+        if modseq:
+            lines.append(
+                b"* %d FETCH (UID %d MODSEQ (%d) FLAGS (%b))\r\n" % (before + i + 1, uid, page.modseqs[i], text)
+            )
+        else:
+            lines.append(b"* %d FETCH (UID %d FLAGS (%b))\r\n" % (before + i + 1, uid, text))
+    return b"".join(lines)
 
 
 NOTHING = Changes([], [], arrived=False, count=0, keywords=None)
@@ -249,6 +253,17 @@ class SessionView:
                 left -= stop - position
                 index, position = index + 1, 0
 
+    def changed(self, ranges: Iterable[Range], since: int) -> list[Range]:
+        """The messages of `ranges` whose mod-sequence is greater than `since`."""
+        found: list[Range] = []
+        for page, before, start, stop in self.slices(ranges):
+            if page.modseq <= since:
+                continue
+            for i in range(start, stop):
+                if page.modseqs[i] > since:
+                    found.append((before + i + 1, before + i + 1))
+        return found
+
     def uids(self, ranges: Iterable[Range]) -> list[int]:
         """The UIDs of `ranges`, ascending."""
         found: list[int] = []
@@ -314,19 +329,22 @@ def compare(old: Snapshot, new: Snapshot) -> Changes:
 
 
 def _compare_page(before: Page, start: int, after: Page, expunged: list[int]) -> list[int]:
-    """Adds the sequence numbers that went to `expunged`; returns where in `after` flags have changed."""
+    """Adds the sequence numbers that went to `expunged`; returns where in `after` flags have changed.
+
+    Every change of flags gives the message a mod-sequence of its own, one that was taken back since too.
+    """
     known = len(before.uids)
     if before.uids == after.uids[:known]:
-        if before.flags == after.flags[:known]:
+        if before.modseqs == after.modseqs[:known]:
             return []
-        return [i for i, (old, new) in enumerate(zip(before.flags, after.flags, strict=False)) if old != new]
+        return [i for i, (old, new) in enumerate(zip(before.modseqs, after.modseqs, strict=False)) if old != new]
     positions = []
     places = {uid: i for i, uid in enumerate(after.uids)}
     for i, uid in enumerate(before.uids):
         place = places.get(uid)
         if place is None:
             expunged.append(start + i + 1)
-        elif before.flags[i] != after.flags[place]:
+        elif before.modseqs[i] != after.modseqs[place]:
             positions.append(place)
     return positions
 

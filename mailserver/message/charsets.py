@@ -6,6 +6,9 @@ the superset that senders really use: iso-8859-1 is read as windows-1252, gb2312
 
 What does not decode as declared is tried as UTF-8, then read as declared with U+FFFD for what is wrong, or as
 windows-1252 where the name is unknown. The result holds no surrogates. Linear in the octets.
+
+What comes in pieces is read twice: whether it decodes as declared is known only at its end. A shift sequence of UTF-7
+longer than MAX_HELD counts as one that does not decode.
 """
 
 from __future__ import annotations
@@ -13,7 +16,12 @@ from __future__ import annotations
 import codecs
 import re
 import sys
+from collections.abc import Callable, Iterable, Iterator
 from encodings.aliases import aliases
+from itertools import chain
+from typing import Final
+
+MAX_HELD: Final = 64 * 1024
 
 _NOT_CHARSETS = frozenset(
     (
@@ -41,6 +49,10 @@ _SUPERSETS = {
     "utf_16": ("unicode", "ucs-2", "iso-10646-ucs-2", "csunicode"),
     "utf_32": ("ucs-4", "iso-10646-ucs-4"),
 }
+_BYTE_ORDERS = {
+    "utf_16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
+    "utf_32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
+}
 _SEPARATORS = re.compile(r"[^a-z0-9]+")
 
 
@@ -48,7 +60,7 @@ def _key(name: str) -> str:
     return _SEPARATORS.sub("", name.lower())
 
 
-def _table() -> dict[str, str]:
+def _known() -> dict[str, str]:
     known = {}
     for alias, codec in aliases.items():
         if codec not in _NOT_CHARSETS:
@@ -63,7 +75,7 @@ def _table() -> dict[str, str]:
     return known
 
 
-_KNOWN = _table()
+_KNOWN = _known()
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -88,6 +100,42 @@ def to_text(octets: bytes, charset: bytes | str | None = None) -> str:
     return _loosely(octets, codec if codec not in (None, "ascii") else "cp1252")
 
 
+def texts(again: Callable[[], Iterable[bytes]], charset: bytes | str | None = None) -> Iterator[str]:
+    """As `to_text`, of octets in pieces, which each call of `again` gives anew. Many of the texts are empty."""
+    codec = codec_of(charset) if charset else None
+    for candidate in dict.fromkeys((codec or "utf_8", "utf_8")):
+        try:
+            for _ in _incrementally(again(), candidate, "strict"):
+                yield ""
+        except (UnicodeError, ValueError):
+            continue
+        yield from _incrementally(again(), candidate, "strict")
+        return
+    codec = codec if codec not in (None, "ascii") else "cp1252"
+    if _table(codec) is not None:
+        yield from (_loosely(piece, codec) for piece in again())
+    else:
+        yield from _incrementally(again(), codec, "replace")
+
+
+def _incrementally(pieces: Iterable[bytes], codec: str, errors: str) -> Iterator[str]:
+    pieces = iter(pieces)
+    if codec in ("utf_16", "utf_32"):
+        first = b""
+        while len(first) < 4 and (piece := next(pieces, None)) is not None:
+            first += piece
+        pieces = chain((first,), pieces)
+        if not first.startswith(_BYTE_ORDERS[codec]):
+            codec += "_le"  # as the decoder of the whole has it
+    decoder = codecs.getincrementaldecoder(codec)(errors)
+    for piece in pieces:
+        text = decoder.decode(piece)
+        if len(decoder.getstate()[0]) > MAX_HELD:
+            text += decoder.decode(b"", final=True)
+        yield _without_surrogates(text)
+    yield _without_surrogates(decoder.decode(b"", final=True))
+
+
 def _strictly(octets: bytes, codec: str) -> str | None:
     try:
         return _without_surrogates(codecs.decode(octets, codec))
@@ -96,14 +144,20 @@ def _strictly(octets: bytes, codec: str) -> str | None:
 
 
 def _loosely(octets: bytes, codec: str) -> str:
-    # Python calls back for each wrong octet of a one-octet charset; with a table of our own there are none.
-    table = getattr(sys.modules.get(f"encodings.{codec}"), "decoding_table", None)
-    if isinstance(table, str) and len(table) == 256:
+    table = _table(codec)
+    if table is not None:
         return codecs.charmap_decode(octets, "strict", table.replace("\ufffe", "\ufffd"))[0]
     try:
         return _without_surrogates(codecs.decode(octets, codec, "replace"))
     except (UnicodeError, ValueError):
         return octets.decode("latin-1")
+
+
+def _table(codec: str) -> str | None:
+    """The characters of a one-octet charset: Python calls back for each octet that is none, with a table there are
+    no such octets."""
+    table = getattr(sys.modules.get(f"encodings.{codec}"), "decoding_table", None)
+    return table if isinstance(table, str) and len(table) == 256 else None
 
 
 def _without_surrogates(text: str) -> str:

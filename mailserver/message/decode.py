@@ -1,38 +1,32 @@
 """Text out of messages: encoded words (RFC 2047), parameters (RFC 2231), bodies, and what SEARCH looks at.
 
 Nothing here raises, whatever the octets; each function is linear in its input.
+
+SEARCH compares text that is folded, with white space collapsed, and LF kept for structure: each field or part begins
+with `␣LF␣` and all of it ends in a space, so that a term, which has no LF, never matches across two of them. It comes
+in pieces of about PIECE characters, which joined are the text; many are shorter, or empty.
 """
 
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from collections.abc import Iterator
+from functools import partial
+from typing import Final
 from urllib.parse import unquote_to_bytes
 
-from mailserver.message import charsets, html_text, transfer
+from mailserver.message import charsets, headers, html_text, transfer
 from mailserver.message.content_type import Parameters
-from mailserver.message.folding import collapse, fold
+from mailserver.message.folding import collapse, fold, folded
 from mailserver.message.structure import Part
 
-__all__ = ["Searchable", "collapse", "fold", "parameter", "part_text", "searchable", "words"]
+__all__ = ["body_texts", "collapse", "field_text", "fold", "header_texts", "parameter", "words"]
+
+PIECE: Final = transfer.PIECE
 
 _WORD = re.compile(rb"=\?([^?\s]{1,60})\?([bBqQ])\?([^?]*)\?=")
 _CONTROLS = re.compile("[\x00\r\n]+")
 _FIELD = " \n "
-_PART_FIELD = " \n\x01 "
-
-
-class Searchable(NamedTuple):
-    """A message as SEARCH compares it: folded, white space collapsed, NUL and LF kept for structure.
-
-    header: `␣LF␣name:␣value` for each field of the message's header, then for each header field of its parts the same
-    with U+0001 behind LF, so that `LF␣name:` finds fields of the message only. body: `␣LF␣text` for each text part
-    and, for messages inside it, each header field. Both end in a space. A term that has no LF never matches across
-    two fields or parts.
-    """
-
-    header: str
-    body: str
 
 
 def words(value: bytes) -> str:
@@ -69,20 +63,31 @@ def parameter(params: Parameters, name: bytes) -> str | None:
     return None if plain is None else words(plain)
 
 
-def part_text(octets: bytes, part: Part) -> str:
-    """The text of a text part: transfer encoding, charset and HTML undone."""
-    body = transfer.decode(octets[part.header_end : part.end], part.encoding)
-    text = charsets.to_text(body, part.param(b"charset"))
-    return html_text.text_of(text) if part.subtype == b"html" else text
+def header_texts(octets: bytes, tree: Part, piece: int = PIECE) -> Iterator[str]:
+    """The fields of the message's header as `␣LF␣name:␣value`, then those of its parts' headers."""
+    yield from _fields(octets, tree, piece)
+    yield from _fields_of_parts(octets, tree, piece)
+    yield " "
 
 
-def searchable(octets: bytes, tree: Part) -> Searchable:
-    """What SEARCH compares in a message."""
-    header = _header_lines(octets, tree, _FIELD)
-    part_fields: list[str] = []
-    body: list[str] = []
-    _collect(octets, tree, part_fields, body)
-    return Searchable("".join(header) + "".join(part_fields) + " ", "".join(body) + " ")
+def body_texts(octets: bytes, tree: Part, piece: int = PIECE) -> Iterator[str]:
+    """The text of each text part, and each header field of the messages inside the message."""
+    yield from _body(octets, tree, piece)
+    yield " "
+
+
+def field_text(field: bytes) -> str:
+    """A field, folded and collapsed, its name without white space before the colon."""
+    field = headers.unfold(field)
+    name, colon, value = field.partition(b":")
+    if colon and name[-1:] in b" \t":
+        field = name.rstrip() + b":" + value
+    if field.isascii() and b"=?" not in field:
+        return collapse(field.decode("ascii").lower().replace("\0", " "))
+    text = words(field).replace("\0", " ")
+    if len(text) <= PIECE:
+        return collapse(fold(text))
+    return "".join(folded(text[at : at + PIECE] for at in range(0, len(text), PIECE)))
 
 
 def _decode_words(value: bytes) -> str:
@@ -126,30 +131,39 @@ def _extended(sections: list[tuple[bytes, bool]]) -> str:
     return text_ if text_.isprintable() else _CONTROLS.sub(" ", text_)
 
 
-def _collect(octets: bytes, part: Part, part_fields: list[str], body: list[str]) -> None:
-    """The part headers and texts below a part, in order; nesting is bounded by structure.MAX_DEPTH."""
+def _fields(octets: bytes, part: Part, piece: int) -> Iterator[str]:
+    for field in headers.lines(octets[part.start : part.header_end]):
+        text = _FIELD + field_text(field)
+        for at in range(0, len(text), piece):
+            yield text[at : at + piece]
+
+
+def _fields_of_parts(octets: bytes, part: Part, piece: int) -> Iterator[str]:
+    """Nesting is bounded by structure.MAX_DEPTH."""
     for child in part.children:
-        part_fields.extend(_header_lines(octets, child, _PART_FIELD))
-        _collect(octets, child, part_fields, body)
+        yield from _fields(octets, child, piece)
+        yield from _fields_of_parts(octets, child, piece)
     if part.message is not None:
-        body.extend(_header_lines(octets, part.message, _FIELD))
-        _collect(octets, part.message, part_fields, body)
+        yield from _fields_of_parts(octets, part.message, piece)
+
+
+def _body(octets: bytes, part: Part, piece: int) -> Iterator[str]:
+    for child in part.children:
+        yield from _body(octets, child, piece)
+    if part.message is not None:
+        yield from _fields(octets, part.message, piece)
+        yield from _body(octets, part.message, piece)
     elif not part.children and part.type in (b"text", b"message", b"multipart"):
-        body.append(_FIELD + collapse(fold(part_text(octets, part).replace("\0", " "))))
+        yield _FIELD
+        yield from folded(text.replace("\0", " ") for text in _part_texts(octets, part, piece))
 
 
-def _header_lines(octets: bytes, part: Part, separator: str) -> list[str]:
-    """The fields of a part's header, folded, each behind the separator."""
-    header = octets[part.start : part.header_end].replace(b"\r\n", b"\n")
-    header = header.replace(b"\n ", b" ").replace(b"\n\t", b"\t")
-    lines = []
-    for line in header.split(b"\n"):
-        if not line:
-            continue
-        name, colon, value = line.partition(b":")
-        if colon and name[-1:] in b" \t":
-            line = name.rstrip() + b":" + value
-        # Line by line: one name with an accent would send the whole header the slow way through `fold`.
-        text = line.decode("ascii").lower() if line.isascii() and b"=?" not in line else fold(words(line))
-        lines.append(separator + collapse(text.replace("\0", " ")))
-    return lines
+def _part_texts(octets: bytes, part: Part, piece: int) -> Iterator[str]:
+    """The text of a text part: transfer encoding, charset and HTML undone."""
+    again = partial(transfer.pieces, octets, part.header_end, part.end, part.encoding, piece)
+    charset = part.param(b"charset")
+    if part.end - part.header_end <= piece:
+        texts: Iterator[str] = iter((charsets.to_text(b"".join(again()), charset),))
+    else:
+        texts = charsets.texts(again, charset)
+    return html_text.texts(texts) if part.subtype == b"html" else texts

@@ -18,8 +18,12 @@ def submission(octets: bytes, *, date: int, message_id: bytes, sender: bytes, zo
     From. The three are used only where they are missing, and must be without line ends.
     """
     end = structure.end_of_header(octets, 0, len(octets))
-    found = headers.fields(octets[:end])
-    present = {name for name, _, _ in found}
+    present = set()
+    dropped = []
+    for name, start, stop in headers.fields(octets[:end]):
+        present.add(name)
+        if name in _DROPPED:
+            dropped.append((start, stop))
     added = []
     if b"date" not in present:
         added.append(b"Date: %b\r\n" % dates.format_rfc5322(date, zone))
@@ -27,15 +31,14 @@ def submission(octets: bytes, *, date: int, message_id: bytes, sender: bytes, zo
         added.append(b"From: <%b>\r\n" % sender)
     if b"message-id" not in present:
         added.append(b"Message-ID: %b\r\n" % message_id)
-    if octets and found and present <= {b""}:  # no field at all: what was sent is a body without a header
+    if octets and present == {b""}:  # no field at all: what was sent is a body without a header
         added.append(b"\r\n")
-    if not added and present.isdisjoint(_DROPPED):
+    if not added and not dropped:
         return octets
     kept = []
     at = 0
-    for name, start, stop in found:
-        if name in _DROPPED:
-            kept.append(octets[at:start])
-            at = stop
+    for start, stop in dropped:
+        kept.append(octets[at:start])
+        at = stop
     kept.append(octets[at:])
     return b"".join(added + kept)

@@ -8,16 +8,19 @@ would not do: it depends on context.
 
 Bounds: a run of more than MAX_RUN marks or symbols is normalised in pieces of that length, for Python orders combining
 marks in quadratic time; the two ligatures of which NFKD makes 18 and 8 letters stay whole, so that folded text is at
-most about six times as long. Linear in the text.
+most about six times as long. Linear in the text, which may come in pieces; where these hold no border within MAX_HELD
+characters, one that would need a closer look is made.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from unicodedata import normalize
+from collections.abc import Callable, Iterable, Iterator
+from unicodedata import combining, normalize
 
 MAX_RUN = 32
+MAX_HELD = 32 * 1024
+_LOOK_BACK = 1024
 
 _HANGUL = re.compile("([\u1100-\u11ff\uac00-\ud7a3]+)")
 _LONG_RUN = re.compile(rf"([^\w\s\x00-\x7f]{{{MAX_RUN},}})")
@@ -34,6 +37,45 @@ def fold(text: str) -> str:
 def collapse(text: str) -> str:
     """The text with every run of white space as one space, none at its ends."""
     return " ".join(text.split())
+
+
+def folded(pieces: Iterable[str]) -> Iterator[str]:
+    """`collapse(fold(text))` of a text in pieces; many of the results are empty."""
+    begun = spaced = False
+    for piece in _at_borders(pieces):
+        text = fold(piece)
+        words = text.split()
+        if words:
+            yield (" " if begun and (spaced or text[0].isspace()) else "") + " ".join(words)
+            begun, spaced = True, text[-1].isspace()
+        else:
+            yield ""
+            spaced = spaced or bool(text)
+
+
+def _at_borders(pieces: Iterable[str]) -> Iterator[str]:
+    """The text in pieces that may be folded one by one."""
+    held = ""
+    for piece in pieces:
+        held += piece
+        at = _border(held)
+        yield held[:at]
+        held = held[at:]
+    yield held
+
+
+def _border(text: str) -> int:
+    """The last place behind ASCII or before what nothing combines with, and which belongs to no run."""
+    for at in range(len(text), max(0, len(text) - _LOOK_BACK), -1):
+        if text[at - 1] < "\x80":
+            return at
+        if _begins(text[at - 1]):
+            return at - 1
+    return len(text) if len(text) > MAX_HELD else 0
+
+
+def _begins(char: str) -> bool:
+    return char.isalnum() and not "\u1100" <= char <= "\u11ff" and not combining(fold(char)[0])
 
 
 def _fold_marks(text: str) -> str:

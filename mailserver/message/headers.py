@@ -2,15 +2,16 @@
 
 A header is what structure.py takes for one: lines that end in CRLF or LF, up to and with the first empty line. A field
 is a line and the lines behind it that begin with white space. A line without a colon is a field without a name: no
-list of names selects it. All functions are linear in the header.
+list of names selects it. All functions are linear in the header, and hold no more of it than PIECE octets' fields.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Final
 
-from mailserver.message.decode import words
+PIECE: Final = 64 * 1024
 
 Field = tuple[bytes, int, int]
 """Lower-case name and the place of the whole field, its line end included."""
@@ -19,17 +20,25 @@ _EMPTY = (b"\r", b"")
 _BREAK = re.compile(rb"\n(?![ \t])")
 
 
-def fields(header: bytes) -> list[Field]:
+def lines(header: bytes) -> Iterator[bytes]:
+    """The fields of a header as they are, without the LF at their ends; the empty line is none."""
+    for piece in _pieces(header):
+        found = _BREAK.split(piece)
+        if not found[-1]:
+            found.pop()
+        for line in found:
+            if line in _EMPTY:
+                return
+            yield line
+
+
+def fields(header: bytes) -> Iterator[Field]:
     """The fields of a header in order; the empty line is none."""
-    found = []
     at, size = 0, len(header)
-    for line in _BREAK.split(header):
-        if line in _EMPTY:
-            break
+    for line in lines(header):
         end = min(at + len(line) + 1, size)
-        found.append((_name(line), at, end))
+        yield name_of(line), at, end
         at = end
-    return found
 
 
 def select(header: bytes, names: frozenset[bytes], exclude: bool = False) -> bytes:
@@ -38,28 +47,49 @@ def select(header: bytes, names: frozenset[bytes], exclude: bool = False) -> byt
     The octets are those of the header. A header without an empty line, which is that of a message without a body, has
     a subset without one (RFC 3501 §6.4.5).
     """
-    lines = _BREAK.split(header)
-    unfinished = lines.pop()  # what follows the last line end: nothing, mostly
+    if len(header) > PIECE:
+        return _select_of_many(header, names, exclude)
+    *whole, unfinished = _BREAK.split(header)  # what follows the last line end: nothing, mostly
     kept = []
-    for line in lines:
+    for line in whole:
         if line in _EMPTY:
             kept.append(line)
             break
-        if (_name(line) in names) is not exclude:
+        if (name_of(line) in names) is not exclude:
             kept.append(line)
     else:
-        if unfinished and (_name(unfinished) in names) is not exclude:
+        if unfinished and (name_of(unfinished) in names) is not exclude:
             kept.append(unfinished)
             return b"\n".join(kept)
     kept.append(b"")
     return b"\n".join(kept)
 
 
+def _select_of_many(header: bytes, names: frozenset[bytes], exclude: bool) -> bytes:
+    """The same without a look at every line."""
+    lowered = b"\n" + header.lower()
+    found = sorted(place for name in names for place in _places(header, lowered, name))
+    if not exclude:
+        end = b"\r\n" if lowered.endswith(b"\n\r\n") else b"\n" * lowered.endswith(b"\n\n")
+        return b"".join([header[start:stop] for start, stop in found]) + end
+    kept = []
+    at = 0
+    for start, stop in found:
+        kept.append(header[at:start])
+        at = stop
+    kept.append(header[at:])
+    return b"".join(kept)
+
+
+def named(header: bytes, name: bytes) -> Iterator[bytes]:
+    """All fields with a (lower-case) name as they are."""
+    return (header[start:stop] for start, stop in _places(header, b"\n" + header.lower(), name))
+
+
 def values(header: bytes, name: bytes) -> Iterator[bytes]:
     """The unfolded values, without surrounding white space, of all fields with a (lower-case) name."""
-    for key, start, end in fields(header):
-        if key == name:
-            yield unfold(header[start:end].partition(b":")[2]).strip()
+    for field in named(header, name):
+        yield unfold(field.partition(b":")[2]).strip()
 
 
 def value(header: bytes, name: bytes) -> bytes | None:
@@ -72,11 +102,32 @@ def unfold(text: bytes) -> bytes:
     return text.replace(b"\r\n", b"\n").replace(b"\n ", b" ").replace(b"\n\t", b"\t")
 
 
-def decode(text: bytes) -> str:
-    """A field's value as text: unfolded, encoded words decoded (RFC 2047)."""
-    return words(unfold(text).strip())
-
-
-def _name(line: bytes) -> bytes:
+def name_of(line: bytes) -> bytes:
+    """The lower-case name of a field; RFC 5322 §4.5 allows white space before its colon."""
     name, colon, _ = line.partition(b":")
     return name.rstrip(b" \t").lower() if colon else b""
+
+
+def _places(header: bytes, lowered: bytes, name: bytes) -> Iterator[tuple[int, int]]:
+    """Where the fields with a name are; lowered: the header in lower case behind a LF."""
+    if not name or name[:1].isspace():  # such a line goes on with the field before it, or has no name
+        return
+    at = lowered.find(b"\n" + name)
+    while at >= 0:
+        end = _BREAK.search(header, at)
+        stop = end.end() if end else len(header)
+        if name_of(header[at:stop]) == name:
+            yield at, stop
+        at = lowered.find(b"\n" + name, at + 1)
+
+
+def _pieces(header: bytes) -> Iterator[bytes]:
+    """The header in pieces that end with a field."""
+    at, size = 0, len(header)
+    while size - at > PIECE:
+        found = _BREAK.search(header, at + PIECE)
+        if found is None or found.end() == size:
+            break
+        yield header[at : found.end()]
+        at = found.end()
+    yield header[at:] if at else header

@@ -41,6 +41,9 @@ MESSAGE: Final = 2
 _VERSION = 1
 _NEAR_MISS_COST = 1_000
 _HEADER_WINDOW = 8_192
+_COUNTED_AT_ONCE = 4 * 1024 * 1024
+_QUICK_OCTETS = 128 * 1024
+_QUICK_DELIMITERS = 500
 
 ADDRESS_FIELDS = (b"from", b"sender", b"reply-to", b"to", b"cc", b"bcc")
 _WANTED = {
@@ -114,6 +117,11 @@ class Part:
 
     def __repr__(self) -> str:
         return f"<Part {self.media.type!r}/{self.media.subtype!r} {self.start}:{self.header_end}:{self.end}>"
+
+
+def is_costly(octets: bytes) -> bool:
+    """Whether parsing the message and what follows from it may take longer than some milliseconds."""
+    return len(octets) > _QUICK_OCTETS or octets.count(b"\n--") > _QUICK_DELIMITERS
 
 
 def parse(octets: bytes | bytearray | memoryview) -> Part:
@@ -208,15 +216,15 @@ class _Parser:
         media = default if value is None else content_type.parse(value, default)
         part = Part(start, header_end, end, LEAF, media, fields)
         if media.type == b"text":
-            part.lines = octets.count(b"\n", header_end, end)
+            part.lines = _count_lines(octets, header_end, end)
         elif media.type == b"multipart":
             part.kind = MULTIPART
             self.multipart(part, depth + 1)
             if not part.children:
-                part.lines = octets.count(b"\n", header_end, end)
+                part.lines = _count_lines(octets, header_end, end)
         elif media.type == b"message" and media.subtype == b"rfc822":
             part.kind = MESSAGE
-            part.lines = octets.count(b"\n", header_end, end)
+            part.lines = _count_lines(octets, header_end, end)
             if depth < MAX_DEPTH and self.may_scan(part):
                 part.message = self.entity(header_end, end, TEXT_PLAIN, depth + 1)
         return part
@@ -296,6 +304,13 @@ def _fields(header: bytes) -> dict[bytes, bytes]:
     for key, values in repeated.items():
         fields[key] = b", ".join(values)
     return fields
+
+
+def _count_lines(octets: bytes, start: int, end: int) -> int:
+    """In pieces: a call that takes long keeps other threads from running."""
+    if end - start <= _COUNTED_AT_ONCE:
+        return octets.count(b"\n", start, end)
+    return sum(octets.count(b"\n", at, min(at + _COUNTED_AT_ONCE, end)) for at in range(start, end, _COUNTED_AT_ONCE))
 
 
 def _before_line_end(octets: bytes, start: int, newline: int) -> int:

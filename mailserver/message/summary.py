@@ -6,8 +6,9 @@ encoded, RFC 2231 parameters stay in their pieces. Defaults: text/plain in us-as
 multipart/digest (RFC 2046 §5.1.5), encoding 7bit. Lines are counted as line ends, the last one of a part belonging to
 the delimiter. message/global has no place of its own in IMAP4rev1's grammar and is written as a leaf.
 
-Bounds: address fields of all headers together are read up to MAX_ADDRESS_OCTETS, further ones are NIL; strings are
-bounded by imap_text, the number of parts and the octets of their headers by structure, so the whole text is too.
+Bounds: address fields of all headers together are read up to MAX_ADDRESS_OCTETS and written up to about
+MAX_ADDRESS_TEXT, further ones are NIL; strings are bounded by imap_text, the number of parts and the octets of their
+headers by structure, so the whole text is too.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from mailserver.message.imap_text import nstring, string
 from mailserver.message.structure import LEAF, MESSAGE, MULTIPART, Part
 
 MAX_ADDRESS_OCTETS: Final = 1024 * 1024
+MAX_ADDRESS_TEXT: Final = 4 * 1024 * 1024
 MAX_MESSAGE_IDS: Final = 100
 PREVIEW_CHARACTERS: Final = 200
 
@@ -62,7 +64,7 @@ class Summary(NamedTuple):
 
 def summarize(octets: bytes, tree: Part, *, arrived: int) -> Summary:
     """The summary of a message that `structure.parse` made the tree of; arrived: epoch seconds."""
-    writer = _Writer(extended=True)
+    writer = _Writer()
     value = tree.fields.get(b"date")
     sent = dates.parse(value) if value else None
     if sent is None or not -_MAX_YEAR_EPOCH < sent <= _MAX_YEAR_EPOCH:
@@ -80,17 +82,12 @@ def summarize(octets: bytes, tree: Part, *, arrived: int) -> Summary:
 
 def envelope(tree: Part) -> bytes:
     """ENVELOPE of the message."""
-    return _Writer(extended=True).envelope(tree.fields)
+    return _Writer().envelope(tree.fields)
 
 
 def bodystructure(tree: Part) -> bytes:
-    """BODYSTRUCTURE of the message, with its extension data."""
-    return _Writer(extended=True).body(tree)
-
-
-def body(octets: bytes, tree: Part) -> bytes:
-    """BODY of the message: BODYSTRUCTURE without extension data."""
-    return _Writer(extended=False).body(tree)
+    """BODYSTRUCTURE of the message; bodystructure.py makes BODY of it."""
+    return _Writer().body(tree)
 
 
 def message_ids(fields: dict[bytes, bytes]) -> tuple[bytes, ...]:
@@ -128,17 +125,18 @@ def preview(octets: bytes, tree: Part) -> str:
 class _Writer:
     """Writes IMAP text, and keeps count of what may still be read."""
 
-    __slots__ = ("address_octets", "extended")
+    __slots__ = ("address_octets", "address_text")
 
-    def __init__(self, extended: bool) -> None:
-        self.extended = extended
+    def __init__(self) -> None:
         self.address_octets = MAX_ADDRESS_OCTETS
+        self.address_text = MAX_ADDRESS_TEXT
 
     def envelope(self, fields: dict[bytes, bytes]) -> bytes:
         if not fields:
             return _EMPTY_ENVELOPE
         get = fields.get
         from_ = self.addresses(get(b"from"))
+        self.address_text -= 2 * len(from_)  # it may stand for the sender and the reply's address too
         sender, reply_to = get(b"sender"), get(b"reply-to")
         to, cc, bcc = get(b"to"), get(b"cc"), get(b"bcc")
         return b"(%b %b %b %b %b %b %b %b %b %b)" % (
@@ -159,29 +157,29 @@ class _Writer:
         if not value:
             return empty
         self.address_octets -= len(value)
-        if self.address_octets < 0:
+        if self.address_octets < 0 or self.address_text < 0:
             return empty
-        return (_short_address_list(value) if len(value) <= _SHORT_LIST else _address_list(value)) or empty
+        text = (_short_address_list(value) if len(value) <= _SHORT_LIST else _address_list(value)) or empty
+        self.address_text -= len(text)
+        return text
 
     def body(self, part: Part) -> bytes:
         if part.children:
             return self.multipart(part, b"".join([self.body(child) for child in part.children]))
         if part.kind == MULTIPART:
-            return self.multipart(part, _lone_text(part, self.extended))
+            return self.multipart(part, _lone_text(part))
         if part.kind == MESSAGE:
             return self.message(part)
         return self.leaf(part, b" %d" % part.lines if part.media.type == b"text" else b"")
 
     def multipart(self, part: Part, bodies: bytes) -> bytes:
         subtype = string(part.media.subtype)
-        if not self.extended:
-            return b"(%b %b)" % (bodies, subtype)
         return b"(%b %b %b%b)" % (bodies, subtype, content_type.imap_parameters(part.media.params), _extension(part))
 
     def message(self, part: Part) -> bytes:
         inner = part.message
         if inner is None:
-            return self.leaf(part, b" %b %b %d" % (_EMPTY_ENVELOPE, _lone_text(part, self.extended), part.lines))
+            return self.leaf(part, b" %b %b %d" % (_EMPTY_ENVELOPE, _lone_text(part), part.lines))
         return self.leaf(part, b" %b %b %d" % (self.envelope(inner.fields), self.body(inner), part.lines))
 
     def leaf(self, part: Part, specific: bytes) -> bytes:
@@ -189,17 +187,15 @@ class _Writer:
         fields = part.fields
         get = fields.get
         encoding = get(b"content-transfer-encoding", b"7bit")
-        extension = b""
-        if self.extended:
-            extension = b" " + nstring(get(b"content-md5")) + _extension(part)
-        return b"(%b %b %b %b %d%b%b)" % (
+        return b"(%b %b %b %b %d%b %b%b)" % (
             part.media.imap,
             nstring(get(b"content-id")),
             nstring(get(b"content-description")),
             _ENCODINGS.get(encoding) or string(part.encoding),
             part.end - part.header_end,
             specific,
-            extension,
+            nstring(get(b"content-md5")),
+            _extension(part),
         )
 
 
@@ -228,13 +224,13 @@ def _language(value: bytes | None) -> bytes:
     return string(tags[0]) if tags else b"NIL"
 
 
-def _lone_text(part: Part, extended: bool) -> bytes:
+def _lone_text(part: Part) -> bytes:
     """The text/plain part that an empty container is shown to have, see structure.py."""
     return b'(%b NIL NIL "7bit" %d %d%b)' % (
         content_type.TEXT_PLAIN.imap,
         part.end - part.header_end,
         part.lines,
-        _NO_EXTENSION if extended else b"",
+        _NO_EXTENSION,
     )
 
 

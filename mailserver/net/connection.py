@@ -10,6 +10,7 @@ A subclass fills in hooks, all plain methods that must not block:
     writable()       the output buffer has drained after `blocked` was true
     timed_out()      `deadline` has passed (see deadlines.py). Default: close
     stopping()       the server stops; say goodbye and close when no command is running. Default: close
+    cut_short()      that takes too long; close at once, with a word where it can still be said. Default: abort
     lost()           the connection is gone; called exactly once for each connection that admit() let in
 
 An exception that leaves a hook is a bug: it is logged and the connection is dropped; the loop never sees it.
@@ -19,7 +20,7 @@ no memory for input. (asyncio.BufferedProtocol with one shared buffer would do t
 calls a read and 0.3 KiB more a connection.) After pause() nothing more is read from the socket; what had been read
 already has been handed on.
 
-Output. write() never blocks. Above HIGH_WATER octets unsent `blocked` is true: who produces a lot awaits drain(), who
+Output. write() never blocks. Above `high_water` octets unsent `blocked` is true: who produces a lot awaits drain(), who
 has no task returns and goes on in writable(). A subclass that ignores both is dropped at MAX_BACKLOG octets, so the
 buffer is bounded whatever the peer does.
 
@@ -27,7 +28,8 @@ TLS is a MemoryBIO pair over the plain transport, the same for TLS at accept and
 input is fed in pieces of FEED octets and output leaves record by record, which keeps an idle TLS connection small.
 start_tls() is called after the clear answer was written. Whatever the peer sent in clear behind its command came from
 anyone: what the subclass still holds of it must be dropped by the subclass (RFC 3207 §4.2), what is still in the socket
-is no handshake and ends the connection.
+is no handshake and ends the connection. TLS answers some things by itself (a key update, a renegotiation that is
+refused); a peer that asks for that and says nothing else is dropped at MAX_CHATTER octets of such answers.
 
 The end. close() sends what was written (close_notify under TLS, RFC 8446 §6.1) and closes; close(linger=True) sends it,
 shuts the sending side and reads on for a moment without looking, so that the last reply is not destroyed by a reset on
@@ -54,6 +56,7 @@ MAX_BACKLOG: Final = 64 * 1024 * 1024
 FEED: Final = 4096
 RECORD: Final = 16384  # plain octets of a TLS record, RFC 8446 §5.1
 RECORDS_PER_WRITE: Final = 4
+MAX_CHATTER: Final = 4096
 
 HANDSHAKE_SECONDS: Final = 30.0
 CLOSE_SECONDS: Final = 10.0
@@ -70,13 +73,14 @@ Address = tuple[str, int]
 
 
 class _Tls:
-    __slots__ = ("incoming", "outgoing", "ready", "session")
+    __slots__ = ("chatter", "incoming", "outgoing", "ready", "session")
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self.incoming = ssl.MemoryBIO()
         self.outgoing = ssl.MemoryBIO()
         self.session = context.wrap_bio(self.incoming, self.outgoing, server_side=True)
         self.ready = False
+        self.chatter = 0  # octets that TLS has answered by itself since the peer last said something
 
 
 class Connection(asyncio.Protocol):
@@ -85,6 +89,7 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_deadlines",
         "_ended",
+        "_leaving",
         "_local",
         "_paused",
         "_state",
@@ -97,6 +102,9 @@ class Connection(asyncio.Protocol):
         "transport",
     )
 
+    high_water = HIGH_WATER
+    low_water = LOW_WATER
+
     transport: asyncio.Transport
     peer: Address
 
@@ -106,6 +114,7 @@ class Connection(asyncio.Protocol):
         self._state = _OPEN if context is None else _HANDSHAKE
         self._paused = False
         self._ended = False
+        self._leaving = False
         self._local: Address | None = None
         self._waiters: list[asyncio.Future[None]] | None = None
         self.blocked = False
@@ -133,6 +142,9 @@ class Connection(asyncio.Protocol):
 
     def stopping(self) -> None:
         self.close()
+
+    def cut_short(self) -> None:
+        self.abort()
 
     def lost(self) -> None: ...
 
@@ -233,7 +245,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
         self.peer = _address(transport.get_extra_info("peername"))
-        self.transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
+        self.transport.set_write_buffer_limits(self.high_water, self.low_water)
         try:
             refusal = self.admit()
             if refusal is not None:
@@ -304,14 +316,23 @@ class Connection(asyncio.Protocol):
             self._bug()
 
     def stop(self) -> None:
-        """The server stops."""
-        if self._state == _HANDSHAKE:
-            self.abort()
-        elif self._state == _OPEN:
+        """The server stops. A handshake that is under way comes to its end first: before it nothing can be said."""
+        self._leaving = True
+        if self._state == _OPEN:
             try:
                 self.stopping()
             except Exception:
                 self._bug()
+
+    def cut_off(self) -> None:
+        """The server waits no longer."""
+        if self._state != _OPEN:
+            self.abort()
+            return
+        try:
+            self.cut_short()
+        except Exception:
+            self._bug()
 
     # TLS --------------------------------------------------------------------------------------------------------------
 
@@ -326,18 +347,31 @@ class Connection(asyncio.Protocol):
                 tls.incoming.write(view[start : start + FEED])
                 if not tls.ready and not self._shake_hands(tls):
                     continue
+                heard = len(plain)
                 ended = _read_all(tls, plain)
-                if ended:
+                if len(plain) > heard:
+                    tls.chatter = 0
+                if tls.outgoing.pending:
+                    self._answer(tls)
+                if ended or self.is_closing:
                     break
         except ssl.SSLError as error:
             self._tls_failed(tls, error)
             return
-        if tls.outgoing.pending and not self.is_closing:
-            self.transport.write(tls.outgoing.read())  # an answer of TLS itself, such as to a key update
         if plain and not self.is_closing:
             self.received(plain[0] if len(plain) == 1 else b"".join(plain))
         if ended and not self.is_closing:
             self.eof()
+
+    def _answer(self, tls: _Tls) -> None:
+        """What TLS says by itself."""
+        answer = tls.outgoing.read()
+        tls.chatter += len(answer)
+        if tls.chatter > MAX_CHATTER:
+            log.info("dropped a connection that talks to TLS only peer=%s", self.peer[0])
+            self.abort()
+        else:
+            self.transport.write(answer)
 
     def _shake_hands(self, tls: _Tls) -> bool:
         try:
@@ -351,6 +385,8 @@ class Connection(asyncio.Protocol):
         if self._state == _HANDSHAKE:
             self._state = _OPEN
             self.opened()
+            if self._leaving:
+                self.stop()
         else:
             self.secured()
         return not self.is_closing

@@ -1,25 +1,39 @@
 """Who is let in, how often, and who is exempt.
 
-Everything here counts in one worker: with N workers an address may have up to N times as many connections. Counting is
-by IPv4 address or IPv6 /64, the smallest network that one subscriber gets. Trusted networks are exempt from these
-limits, and from nothing else: authentication and relay rules hold for everybody.
+Connections of an address are counted in all workers of the node together (tally.py), everything else in one worker.
+Counting is by IPv4 address or IPv6 /64, the smallest network that one subscriber gets. Trusted networks are exempt from
+these limits, and from nothing else: authentication and relay rules hold for everybody.
+
+One bound holds for trusted networks too: each connection is a descriptor, and a process that has none left can neither
+turn a client away nor open a file. So some are kept for everything else.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import resource
+import sys
 from collections.abc import Callable, Iterable
 from time import monotonic
+
+from mailserver.net import tally
+from mailserver.net.tally import Share
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _REMEMBERED = 10_000
 
+RESERVED_DESCRIPTORS = 256
+"""For the database, Redis, blobs, logs, HTTP, and connections that are being turned away."""
+
 
 class Limits:
     """The trusted networks of a worker, and where its counters come from."""
 
-    def __init__(self, trusted_networks: Iterable[str] = ()) -> None:
+    def __init__(self, trusted_networks: Iterable[str] = (), share: Share | None = None) -> None:
+        self.share = share or tally.alone()
+        self.open = 0
+        self.most = most_connections()
         self.set_trusted(trusted_networks)
 
     def set_trusted(self, networks: Iterable[str]) -> None:
@@ -35,9 +49,9 @@ class Limits:
             known = self._known[address] = self._look_up(address)
         return known
 
-    def connections(self, total: int, per_address: int) -> ConnectionLimit:
-        """A counter for the connections of one kind of listener."""
-        return ConnectionLimit(self, total, per_address)
+    def connections(self, total: int, per_address: int | None = None, *, kind: str = "") -> ConnectionLimit:
+        """A counter for the connections of one kind of listener. per_address None: all of them may be of one."""
+        return ConnectionLimit(self, total, per_address, kind)
 
     def _look_up(self, text: str) -> bool:
         address = _parse(text)
@@ -47,32 +61,48 @@ class Limits:
 
 
 class ConnectionLimit:
-    """Counts connections in all and per address; both bounds are exempted for trusted addresses."""
+    """Counts connections of this worker, and of each address on the node; trusted addresses are exempt from both.
 
-    def __init__(self, limits: Limits, total: int, per_address: int) -> None:
+    Both bounds may be set anew at any time.
+    """
+
+    def __init__(self, limits: Limits, total: int, per_address: int | None, kind: str = "") -> None:
         self.total = total
         self.per_address = per_address
         self.open = 0
+        self._kind = kind
         self._limits = limits
         self._counts: dict[str, int] = {}
 
     def admit(self, address: str) -> bool:
         """Counts the connection; False, and nothing counted, where it is one too many."""
         key = address_key(address)
-        count = self._counts.get(key, 0)
-        if (count >= self.per_address or self.open >= self.total) and not self._limits.is_trusted(address):
+        if self._limits.open >= self._limits.most:
             return False
-        self._counts[key] = count + 1
+        if (self.open >= self.total or self._has_enough(key)) and not self._limits.is_trusted(address):
+            return False
+        self._counts[key] = self._counts.get(key, 0) + 1
+        self._limits.share.add(f"{self._kind} address {key}")
         self.open += 1
+        self._limits.open += 1
         return True
 
     def release(self, address: str) -> None:
         """The end of a connection that admit() has counted."""
         key = address_key(address)
         self.open -= 1
+        self._limits.open -= 1
+        self._limits.share.remove(f"{self._kind} address {key}")
         count = self._counts.pop(key, 0)
         if count > 1:
             self._counts[key] = count - 1
+
+    def _has_enough(self, key: str) -> bool:
+        bound = self.per_address
+        if bound is None:
+            return False
+        here = self._counts.get(key, 0)
+        return here >= bound or here + self._limits.share.elsewhere(f"{self._kind} address {key}") >= bound
 
 
 class FailureWindow:
@@ -124,6 +154,18 @@ class FailureWindow:
             if not passed and len(self._windows) < self._max_keys:
                 return
             del self._windows[oldest]
+
+
+def raise_descriptor_limit() -> None:
+    """As many sockets and files as the system lets this process have; many systems begin with 1024."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def most_connections() -> int:
+    """Connections that this process may have at a time."""
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return sys.maxsize if soft == resource.RLIM_INFINITY else max(soft - RESERVED_DESCRIPTORS, soft // 2)
 
 
 def address_key(address: str) -> str:

@@ -1,4 +1,4 @@
-"""The sessions of each account in this worker, so that they can be counted and ended.
+"""The sessions of each account in this worker, so that they can be ended, and counted for the node (tally.py).
 
 Who disables an account, changes its password or removes it has its sessions ended here, in each worker by way of the
 change feed. A login that was being checked at that moment is not registered yet: it takes a `mark` before the check,
@@ -11,6 +11,9 @@ import logging
 from collections import deque
 from typing import Protocol
 
+from mailserver.net import tally
+from mailserver.net.tally import Share
+
 log = logging.getLogger(__name__)
 
 _REMEMBERED = 1000
@@ -22,7 +25,8 @@ class Session(Protocol):
 
 
 class Sessions:
-    def __init__(self) -> None:
+    def __init__(self, share: Share | None = None) -> None:
+        self._share = share or tally.alone()
         self._by_account: dict[int, set[Session]] = {}
         self._endings = 0
         self._ended: deque[int] = deque(maxlen=_REMEMBERED)  # accounts, the latest last
@@ -35,25 +39,30 @@ class Sessions:
         """Registers a session; False, and not registered, where the account's sessions were ended since that mark."""
         if since is not None and self._ended_since(account_id, since):
             return False
-        self._by_account.setdefault(account_id, set()).add(session)
+        sessions = self._by_account.setdefault(account_id, set())
+        if session not in sessions:
+            sessions.add(session)
+            self._share.add(f"account {account_id}")
         return True
 
     def remove(self, account_id: int, session: Session) -> None:
         sessions = self._by_account.get(account_id)
-        if sessions is not None:
-            sessions.discard(session)
+        if sessions is not None and session in sessions:
+            sessions.remove(session)
+            self._share.remove(f"account {account_id}")
             if not sessions:
                 del self._by_account[account_id]
 
     def count(self, account_id: int) -> int:
-        return len(self._by_account.get(account_id, ()))
+        """Its sessions on this node."""
+        return len(self._by_account.get(account_id, ())) + self._share.elsewhere(f"account {account_id}")
 
     def accounts(self) -> tuple[int, ...]:
-        """Those with at least one session."""
+        """Those with at least one session here."""
         return tuple(self._by_account)
 
     def end(self, account_id: int, reason: str) -> int:
-        """Ends all sessions of the account; how many there were."""
+        """Ends all sessions of the account in this worker; how many there were."""
         self._endings += 1
         self._ended.append(account_id)
         sessions = tuple(self._by_account.get(account_id, ()))

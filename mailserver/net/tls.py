@@ -1,8 +1,9 @@
 """Certificates and the contexts of our listeners.
 
-A context is made once and shared by all connections. reload() reads the files again and makes a new one for the
-connections that come from then on; those that are open keep theirs. Files that cannot be used leave the old context in
-force.
+A context is made once and shared by all connections. Files are read into a Pem, which is also what one process hands to
+another: who looks at the files again (`read`) does so for all of them, and what cannot be used is refused there, before
+anybody has taken it up (`use`). Connections that come from then on get a new context; those that are open keep theirs.
+Who keeps a context itself takes a lasting one.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import hashlib
 import ipaddress
 import os
 import ssl
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,49 +34,98 @@ class CertificateError(Exception):
     """The certificate or its key cannot be used; the text says which file and why."""
 
 
+@dataclass(frozen=True, slots=True)
+class Pem:
+    """A certificate chain and its private key, as the files have them."""
+
+    chain: bytes = field(repr=False)
+    key: bytes = field(repr=False)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the server's own certificate, as mail clients show it."""
+        text = self.chain.decode("ascii", "replace")
+        begin, end = text.index("-----BEGIN CERTIFICATE-----"), text.index("-----END CERTIFICATE-----") + 25
+        return hashlib.sha256(ssl.PEM_cert_to_DER_cert(text[begin:end])).digest().hex(":").upper()
+
+
 class Certificates:
     """The certificate of this server, from the settings or from `tls/` in the data directory."""
 
     def __init__(self, config: TlsConfig, data_dir: Path) -> None:
-        self.certificate = config.certificate or data_dir / "tls" / "server.crt"
-        self.key = config.key or data_dir / "tls" / "server.key"
+        self._data_dir = data_dir
+        self._config = config
         self._minimum = MINIMUM[config.minimum]
+        self._pem: Pem | None = None
         self._contexts: dict[tuple[str, ...], ssl.SSLContext] = {}
 
     def server_context(self, *alpn: str) -> ssl.SSLContext:
-        """The context of today, the same object until reload(). alpn: protocol names to offer (RFC 7301)."""
+        """The context of today, the same object until `use`. alpn: protocol names to offer (RFC 7301)."""
         context = self._contexts.get(alpn)
         if context is None:
-            context = self._contexts[alpn] = self._load(alpn)
+            context = self._contexts[alpn] = self._make(self._now(), alpn)
         return context
 
-    def reload(self) -> None:
-        """CertificateError, and nothing changed, where the files cannot be used."""
-        self._contexts = {alpn: self._load(alpn) for alpn in self._contexts or ((),)}
+    def lasting_context(self, *alpn: str) -> ssl.SSLContext:
+        """A context for a listener that keeps it: each handshake is that of server_context at its moment."""
+
+        def of_today(connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+            connection.context = self.server_context(*alpn)
+
+        context = self._make(self._now(), alpn)
+        # Asked at every handshake, whether or not the client names a server (OpenSSL, final_server_name).
+        context.sni_callback = of_today
+        return context
+
+    def read(self, config: TlsConfig) -> Pem:
+        """What the files of these settings hold. CertificateError where it cannot be used."""
+        certificate = config.certificate or self._data_dir / "tls" / "server.crt"
+        key = config.key or self._data_dir / "tls" / "server.key"
+        try:
+            pem = Pem(certificate.read_bytes(), key.read_bytes())
+            self._make(pem, ())
+            pem.fingerprint()
+        except (OSError, ValueError) as error:
+            raise CertificateError(f"{certificate}, {key}: {error}") from error
+        return pem
+
+    def use(self, pem: Pem) -> bool:
+        """Connections get this one from now on; False where it is the one that they got before."""
+        if pem == self._pem:
+            return False
+        self._contexts = {alpn: self._make(pem, alpn) for alpn in self._contexts}
+        self._pem = pem
+        return True
 
     def fingerprint(self) -> str:
         """SHA-256 of the server's own certificate, as mail clients show it."""
-        try:
-            text = self.certificate.read_text("ascii")
-            begin = text.index("-----BEGIN CERTIFICATE-----")
-            end = text.index("-----END CERTIFICATE-----") + 25
-            der = ssl.PEM_cert_to_DER_cert(text[begin:end])
-        except (OSError, ValueError) as error:
-            raise CertificateError(f"{self.certificate}: {error}") from error
-        return hashlib.sha256(der).digest().hex(":").upper()
+        return self._now().fingerprint()
 
-    def _load(self, alpn: tuple[str, ...]) -> ssl.SSLContext:
+    def _now(self) -> Pem:
+        if self._pem is None:
+            self._pem = self.read(self._config)
+        return self._pem
+
+    def _make(self, pem: Pem, alpn: tuple[str, ...]) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = self._minimum
         # RFC 9325 §3.3, §3.4: no compression, no renegotiation. CPython sets the first; said here all the same.
         context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
         if alpn:
             context.set_alpn_protocols(list(alpn))
-        try:
-            context.load_cert_chain(self.certificate, self.key, password=_no_password)
-        except (OSError, ValueError) as error:
-            raise CertificateError(f"{self.certificate}, {self.key}: {error}") from error
+        # OpenSSL wants files by name.
+        with ExitStack() as stack:
+            chain, key = (stack.enter_context(_in_memory(octets)) for octets in (pem.chain, pem.key))
+            context.load_cert_chain(chain, key, password=_no_password)
         return context
+
+
+@contextmanager
+def _in_memory(octets: bytes) -> Iterator[str]:
+    """The path of a file that nobody else can open, and that is gone afterwards."""
+    with os.fdopen(os.memfd_create("pem"), "wb") as file:
+        file.write(octets)
+        file.flush()
+        yield f"/proc/self/fd/{file.fileno()}"
 
 
 def make_self_signed(certificate: Path, key: Path, names: Iterable[str]) -> None:

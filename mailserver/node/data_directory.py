@@ -2,11 +2,13 @@
 
     run/lock           held (flock) by the server, or by a command that runs the embedded database by itself
     run/server.json    0600, while a server runs: its pid, ports, database, Redis, blobs
+    run/reload.json    0600, what its last reload did
     run/metrics/       counters of this run
     secrets/           install.key, master.key
     tls/               server.crt, server.key
     postgres/ redis/   the embedded services
     blobs/             large message parts
+    blob-cache/        those of S3 that were used last
     programs/          programs of services that the account could not reach, see embedded/programs.py
     first-login        0600, the first administrator's password where there was no terminal
 
@@ -33,9 +35,12 @@ from mailserver.embedded.process import own, own_folder
 
 INSIDE = Path("/proc/self/cwd")
 _FOLDERS = ("run", "secrets", "tls", "postgres", "redis", "blobs")
-_OTHERS = ("programs", "first-login", "lost+found")
+_OTHERS = ("blob-cache", "programs", "first-login", "lost+found")
 # Longest path of the folder that still leaves room for the names of sockets in a socket address (108 octets).
 _LONGEST = 80
+
+SERVER = "pillarbox serve"
+"""What holds the lock for as long as it runs; all others are done with it soon."""
 
 Say = Callable[[str], None]
 
@@ -72,6 +77,10 @@ class DataDirectory:
         return self.run / "server.json"
 
     @property
+    def reload_json(self) -> Path:
+        return self.run / "reload.json"
+
+    @property
     def metrics(self) -> Path:
         return self.run / "metrics"
 
@@ -94,6 +103,10 @@ class DataDirectory:
     @property
     def blobs(self) -> Path:
         return self.root / "blobs"
+
+    @property
+    def blob_cache(self) -> Path:
+        return self.root / "blob-cache"
 
     @property
     def first_login(self) -> Path:
@@ -173,7 +186,10 @@ def _hint(root: Path) -> str:
 
 
 def take_lock(directory: DataDirectory, what: str, wait_seconds: float = 0.0) -> int:
-    """The descriptor that holds the lock for as long as it is open; Held where it cannot be had in time."""
+    """The descriptor that holds the lock for as long as it is open.
+
+    Held where it cannot be had in time; at once where a server has it.
+    """
     descriptor = os.open(directory.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     deadline = time.monotonic() + wait_seconds
     while True:
@@ -181,8 +197,8 @@ def take_lock(directory: DataDirectory, what: str, wait_seconds: float = 0.0) ->
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             break
         except BlockingIOError:
-            if time.monotonic() >= deadline:
-                holder = _holder(descriptor)
+            holder = _holder(descriptor)
+            if time.monotonic() >= deadline or _is_server(holder):
                 os.close(descriptor)
                 raise Held(holder) from None
             time.sleep(0.05)
@@ -192,6 +208,11 @@ def take_lock(directory: DataDirectory, what: str, wait_seconds: float = 0.0) ->
         about = directory.run.stat()
         os.fchown(descriptor, about.st_uid, about.st_gid)
     return descriptor
+
+
+def _is_server(holder: dict[str, Any]) -> bool:
+    """A server that lives; who has taken the lock after one that died may not have said yet who it is."""
+    return holder.get("what") == SERVER and Path(f"/proc/{holder.get('pid')}").exists()
 
 
 def is_held(directory: DataDirectory) -> bool:
@@ -208,6 +229,12 @@ def is_held(directory: DataDirectory) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def server_pid(directory: DataDirectory) -> int | None:
+    """The server that holds the directory, ready or not; None where there is none."""
+    found = holder(directory) if is_held(directory) else None
+    return int(found["pid"]) if found is not None and found.get("what") == SERVER else None
 
 
 def holder(directory: DataDirectory) -> dict[str, Any] | None:

@@ -64,6 +64,11 @@ def make_certificate(config: Config, directory: DataDirectory, account: ServiceA
     return True
 
 
+async def is_done(store: Store) -> bool:
+    """Has this installation begun already?"""
+    return await first_start.is_done(store)
+
+
 async def begin(store: Store, config: Config) -> Added | None:
     """The first domain and the first account in an empty directory; None where there are accounts. FirstStartError."""
     domain = first_domain(config)

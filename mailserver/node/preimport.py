@@ -23,6 +23,7 @@ _NOT_IN_WORKERS = ("mailserver.cli",)
 
 # Packages of others with modules that they import on first use.
 OTHERS = ("aiohttp", "argon2", "asyncpg", "cryptography", "idna", "lz4", "prometheus_client", "redis", "structlog")
+S3 = ("aiobotocore", "botocore")
 _NEVER = ("test", "tests", "_testing", "pytest_plugin", "worker", "_aiohttp_ext")
 
 # The standard library's, which import each other on first use.
@@ -56,13 +57,13 @@ def import_ours() -> None:
                 importlib.import_module(module)
 
 
-def import_all() -> None:
-    """Besides, everything of others that might be imported later."""
+def import_all(*more: str) -> None:
+    """Besides, everything of others that might be imported later; more: packages that are needed at times only."""
     for name in STANDARD:
         importlib.import_module(name)
     for _, name, _ in pkgutil.iter_modules(encodings.__path__, "encodings."):
         _try(name)
-    for package in ("email", "asyncio", *OTHERS):
+    for package in ("email", "asyncio", *OTHERS, *more):
         for name in _modules(package):
             if not any(part in _NEVER for part in name.split(".")):
                 _try(name)

@@ -52,9 +52,9 @@ async def check(dsn: str, keys: SecretKeys) -> None:
         for path in keys.made:
             path.unlink(missing_ok=True)
         raise KeyFileError(
-            f"{' and '.join(error.names)}: not the key that this database was begun with. Put back the file from "
-            "secrets/ of the data directory that was first used with it (or its backup), or name it in storage."
-            f"{error.names[0]}_file"
+            f"{' and '.join(error.names)}: not the key that this database was begun with. Take the file from "
+            "secrets/ of the data directory that was first used with it (another node's, or a backup), or name it in "
+            f"storage.{error.names[0]}_file"
         ) from error
 
 

@@ -1,6 +1,11 @@
-"""The worker processes, seen from the supervisor: one slot each, forked, watched, replaced when they die.
+"""The worker processes, seen from the supervisor: one slot each, forked, watched, replaced when they die or on demand.
 
-A slot keeps its sockets over the death of its worker. Each worker says through a pipe when its listeners are open.
+A slot keeps its sockets over the death of its worker. Each process has a channel (channel.py), on which it says when
+its listeners are open, and hears of other settings.
+
+Replacing on demand: a successor is forked beside the worker and listens on the same sockets; once it is ready, the old
+one is told to stop. It accepts no more, and what waits in the backlog is the successor's, so nobody is refused. Slots
+take turns, so that there is never more than one process too many.
 """
 
 from __future__ import annotations
@@ -9,14 +14,17 @@ import gc
 import logging
 import os
 import signal
+import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from mailserver import logs
-from mailserver.node import counters, listeners
+from mailserver.net.tally import Share, Tally
+from mailserver.node import channel, counters, listeners
 from mailserver.node.backoff import Backoff
+from mailserver.node.channel import Settings
 from mailserver.node.listeners import Slot
 
 log = logging.getLogger(__name__)
@@ -24,24 +32,66 @@ log = logging.getLogger(__name__)
 HOPELESS = 5
 """So often may a worker die before all were ready once; then there is no sense in going on."""
 
-Run = Callable[["Worker", int], int]
-"""What a forked process does: with its slot and the pipe to tell that it is ready; its exit status."""
+START_SECONDS = 60.0
+"""How long a successor may take to become ready."""
 
 
 class WorkersFailed(Exception):
     """The workers cannot be started."""
 
 
-@dataclass(slots=True)
-class Worker:
-    """One slot: its sockets, and the process that serves them now."""
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a forked process gets."""
 
     number: int
     sockets: Slot
-    pid: int | None = None
-    ready_pipe: int | None = None
+    share: Share
+    channel: socket.socket
+
+
+Run = Callable[[Place], int]
+"""What a forked process does; its exit status."""
+
+
+@dataclass(slots=True)
+class Process:
+    """A process of ours. row: of the tally; owes: answers to settings; status: once it has ended."""
+
+    pid: int
+    channel: socket.socket
+    row: int
+    is_ready: bool = False
+    owes: int = 0
+    failed: bool = False
+    status: int | None = None
+
+    def listen(self) -> None:
+        for word in channel.words(self.channel):
+            self.is_ready = self.is_ready or word == channel.READY
+            self.failed = self.failed or word == channel.FAILED
+            self.owes -= word in (channel.TAKEN, channel.FAILED)
+
+    def send(self, number: int) -> None:
+        if self.status is None:
+            os.kill(self.pid, number)
+
+
+@dataclass(slots=True)
+class Worker:
+    """One slot: its sockets, the process that serves them now, the one that will, and the one that did."""
+
+    number: int
+    sockets: Slot
+    process: Process | None = None
+    successor: Process | None = None
+    retired: Process | None = None
     was_ready: bool = False
     backoff: Backoff = field(default_factory=Backoff)
+
+    @property
+    def processes(self) -> list[Process]:
+        return [process for process in (self.process, self.successor, self.retired) if process is not None]
 
 
 class Workers:
@@ -51,10 +101,15 @@ class Workers:
         self._workers = [Worker(number, slot) for number, slot in enumerate(slots)]
         self._run = run
         self._lock = lock
+        self._tally = Tally(2 * len(slots) + 1)
         self.all_ready = False
 
     def __len__(self) -> int:
         return len(self._workers)
+
+    @property
+    def processes(self) -> list[Process]:
+        return [process for worker in self._workers for process in worker.processes]
 
     def start(self) -> None:
         """Lets clients in, and forks."""
@@ -62,27 +117,24 @@ class Workers:
         gc.collect()
         gc.freeze()  # what is there by now stays; a worker's collector must not touch, and so copy, its pages
         for worker in self._workers:
-            self._fork(worker)
+            self._begin(worker)
 
     def look_after(self) -> None:
         """Replaces those that have died. WorkersFailed where they never came up."""
-        self._hear_of_readiness()
         for worker in self._workers:
-            if worker.pid is not None and (status := _ended(worker.pid)) is not None:
-                self._bury(worker, status)
-            if worker.pid is None and worker.backoff.pause <= 0:
-                self._fork(worker)
+            for process in worker.processes:
+                process.listen()
+                self._bury(process)
+            self._move_up(worker)
+            if worker.process is None and worker.backoff.pause <= 0:
+                self._begin(worker)
+        self.all_ready = self.all_ready or all(worker.was_ready for worker in self._workers)
 
     def pauses(self) -> list[float]:
         """Seconds until look_after has something to do."""
-        waits = [worker.backoff.pause for worker in self._workers if worker.pid is None]
-        return waits + [0.02 for worker in self._workers if worker.ready_pipe is not None][:1]
-
-    def send(self, number: int) -> None:
-        """A signal to all of them."""
-        for worker in self._workers:
-            if worker.pid is not None:
-                os.kill(worker.pid, number)
+        waits = [worker.backoff.pause for worker in self._workers if worker.process is None]
+        busy = any(not process.is_ready or process.owes > 0 for process in self.processes)
+        return [*waits, 0.02] if busy else waits
 
     def stop(self, seconds: float, cut_short: Callable[[float], bool]) -> None:
         """Closes the listeners and ends the workers; those that are not done in time are killed.
@@ -90,80 +142,135 @@ class Workers:
         cut_short waits for a moment and says whether there is no more time.
         """
         listeners.close(worker.sockets for worker in self._workers)
-        self.send(signal.SIGTERM)
-        self._await_end(time.monotonic() + seconds, cut_short)
-        self.send(signal.SIGKILL)
-        self._await_end(time.monotonic() + 5, _sleep)
+        for number, patience, wait in ((signal.SIGTERM, seconds, cut_short), (signal.SIGKILL, 5.0, _sleep)):
+            for process in self.processes:
+                process.send(number)
+            self._await_end(time.monotonic() + patience, wait)
 
     def _await_end(self, deadline: float, cut_short: Callable[[float], bool]) -> None:
         while True:
-            for worker in self._workers:
-                if worker.pid is not None and _ended(worker.pid) is not None:
-                    worker.pid = None
+            for process in self.processes:
+                self._bury(process)
             left = deadline - time.monotonic()
-            if left <= 0 or all(worker.pid is None for worker in self._workers) or cut_short(min(left, 0.1)):
+            ended = all(process.status is not None for process in self.processes)
+            if left <= 0 or ended or cut_short(min(left, 0.1)):
                 return
 
-    def _fork(self, worker: Worker) -> None:
-        read_end, write_end = os.pipe()
-        os.set_blocking(read_end, False)
+    # Other settings, other processes ----------------------------------------------------------------------------------
+
+    def tell(self, settings: Settings) -> None:
+        """Sends settings to all that serve or will."""
+        told = [process for worker in self._workers for process in (worker.process, worker.successor) if process]
+        for process in told:
+            process.owes += 1
+            process.failed = False
+        channel.send([process.channel for process in told], settings)
+
+    def unanswered(self) -> list[int]:
+        """Processes that have not said yet whether they have taken up what they were told."""
+        return [process.pid for process in self.processes if process.owes > 0]
+
+    def failed(self) -> list[int]:
+        """Processes that could not take it up."""
+        return [process.pid for process in self.processes if process.failed]
+
+    def replace(self, seconds: float) -> Iterator[None]:
+        """Replaces the workers one by one, in steps between which look_after is called.
+
+        seconds: for an old one to end, before it is killed. WorkersFailed where a new one does not come up; the old
+        one of that slot serves on.
+        """
+        for worker in self._workers:
+            new = worker.successor = self._fork(worker)
+            yield from self._await_ready(worker, new)
+            old = worker.process
+            if old is new:
+                continue  # the old one died meanwhile
+            worker.process, worker.successor, worker.retired = new, None, old
+            worker.backoff.note_start()
+            if old is not None:
+                yield from self._await_end_of(old, seconds)
+            worker.retired = None
+
+    @staticmethod
+    def _await_ready(worker: Worker, new: Process) -> Iterator[None]:
+        deadline = time.monotonic() + START_SECONDS
+        while not new.is_ready:
+            if new.status is not None or time.monotonic() > deadline:
+                new.send(signal.SIGKILL)
+                raise WorkersFailed(f"the new worker {worker.number} does not become ready; the log says why")
+            yield
+
+    @staticmethod
+    def _await_end_of(old: Process, seconds: float) -> Iterator[None]:
+        old.send(signal.SIGTERM)
+        deadline = time.monotonic() + seconds
+        while old.status is None:
+            if time.monotonic() > deadline:
+                old.send(signal.SIGKILL)
+            yield
+
+    # Processes --------------------------------------------------------------------------------------------------------
+
+    def _begin(self, worker: Worker) -> None:
+        worker.process = self._fork(worker)
+        worker.backoff.note_start()
+
+    def _fork(self, worker: Worker) -> Process:
+        ours, theirs = channel.pair()
+        row = min(set(range(self._tally.rows)) - {process.row for process in self.processes})
         logs.flush()
         sys.stdout.flush()
         pid = os.fork()
         if pid == 0:
-            os._exit(self._in_process(worker, write_end))
-        os.close(write_end)
-        _close_pipe(worker)
-        worker.pid, worker.ready_pipe = pid, read_end
-        worker.backoff.note_start()
+            ours.close()
+            os._exit(self._in_process(worker, Place(worker.number, worker.sockets, Share(self._tally, row), theirs)))
+        theirs.close()
         _count_start()
+        return Process(pid, ours, row)
 
-    def _in_process(self, worker: Worker, write_end: int) -> int:
+    def _in_process(self, worker: Worker, place: Place) -> int:
         """The forked process: lets go of what is the supervisor's or the other workers', and works."""
         try:
             os.close(self._lock)
-            for other in self._workers:
-                _close_pipe(other)
-                if other is not worker:
-                    listeners.close([other.sockets])
-            return self._run(worker, write_end)
+            for process in self.processes:
+                process.channel.close()
+            listeners.close(other.sockets for other in self._workers if other is not worker)
+            return self._run(place)
         except BaseException:
             log.exception("worker failed")
             return 1
         finally:
             logs.flush()
 
-    def _bury(self, worker: Worker, status: int) -> None:
-        assert worker.pid is not None
-        cause = f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
-        log.error("worker %d (process %d) ended: %s; it is started again", worker.number, worker.pid, cause)
-        counters.forget_process(worker.pid)
-        worker.pid = None
-        worker.backoff.note_death()
-        if not self.all_ready and worker.backoff.failures >= HOPELESS:
-            raise WorkersFailed("the workers cannot be started; the log above says why")
+    def _bury(self, process: Process) -> None:
+        """Notes the end of a process, and takes back what it had."""
+        if process.status is None and (status := _ended(process.pid)) is not None:
+            process.status = status
+            process.owes = 0
+            process.channel.close()
+            self._tally.wipe(process.row)
+            counters.forget_process(process.pid)
 
-    def _hear_of_readiness(self) -> None:
-        for worker in self._workers:
-            if worker.ready_pipe is not None:
-                try:
-                    told = os.read(worker.ready_pipe, 1)
-                except BlockingIOError:
-                    continue
-                _close_pipe(worker)
-                worker.was_ready = worker.was_ready or told == b"1"
-        self.all_ready = self.all_ready or all(worker.was_ready for worker in self._workers)
+    def _move_up(self, worker: Worker) -> None:
+        """Empties the places of those that have ended."""
+        process, successor = worker.process, worker.successor
+        worker.was_ready = worker.was_ready or (process is not None and process.is_ready)
+        if successor is not None and successor.status is not None:
+            worker.successor = None
+        if process is not None and process.status is not None:
+            status = process.status
+            cause = f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
+            log.error("worker %d (process %d) ended: %s; it is started again", worker.number, process.pid, cause)
+            worker.process, worker.successor = worker.successor, None
+            worker.backoff.note_death()
+            if not self.all_ready and worker.backoff.failures >= HOPELESS:
+                raise WorkersFailed("the workers cannot be started; the log above says why")
 
 
 def _sleep(seconds: float) -> bool:
     time.sleep(seconds)
     return False
-
-
-def _close_pipe(worker: Worker) -> None:
-    if worker.ready_pipe is not None:
-        os.close(worker.ready_pipe)
-        worker.ready_pipe = None
 
 
 def _ended(pid: int) -> int | None:

@@ -40,14 +40,11 @@ MAX_LINE = sasl.MAX_RESPONSE_OCTETS
 MAX_INPUT = 64 * 1024
 """Input that may wait while a command runs; then the connection is not read."""
 
-COMMANDS_AT_ONCE = 100
+COMMANDS_AT_ONCE = 25
 """Commands of one connection before the loop has its turn."""
 
 DRIP_OCTETS = 16 * 1024
 """A message may take smtp.data_timeout_seconds, and a second more for each so many octets."""
-
-_TOO_LONG = b""
-"""Instead of a line."""
 
 LOGGED = 300
 """Octets of a refused command that the log shows."""
@@ -61,7 +58,6 @@ class Dialogue(SMTP):
     # What a new dialogue begins with.
     _gathering = False
     _scheduled = False
-    _skipping = False
     _ended = False
     _running: asyncio.Task[None] | None = None
     _wanted: asyncio.Future[bytes] | None = None  # the line that a running command waits for
@@ -82,6 +78,7 @@ class Dialogue(SMTP):
         self._output: list[bytes] = []
         self._deadlines = receiving.deadlines
         self._deadline_set = 0.0
+        self._waiting_since = receiving.deadlines.now
         self._login_by = receiving.deadlines.now + receiving.smtp.login_timeout_seconds
 
     def __del__(self) -> None:
@@ -89,7 +86,7 @@ class Dialogue(SMTP):
 
     @abstractmethod
     def _command(self, line: bytes) -> None:
-        """Begins the command of a line, its CR LF included."""
+        """Begins the command of a line, its end included. Of a line above MAX_LINE octets only that much is there."""
 
     @abstractmethod
     def _read_body(self, data: bytes) -> None:
@@ -101,8 +98,9 @@ class Dialogue(SMTP):
         if self._running is None and not self._input:
             if self._body is not None:
                 self._read_body(data)
-            elif data.find(b"\n") == len(data) - 1 and not self._skipping and not self.connection.blocked:
+            elif data.find(b"\n") == len(data) - 1 <= MAX_LINE and not self.connection.blocked:
                 # One whole command, as most clients send them: it needs no buffer.
+                self._waiting_since = self._deadlines.now
                 self._command(data)
             else:
                 self._input += data
@@ -130,9 +128,18 @@ class Dialogue(SMTP):
     def leave(self, last_words: Reply) -> None:
         """Says goodbye, at once or after what is running or being received."""
         self._last_words = last_words
-        if self._running is None and self._body is None and not self.connection.is_closing:
+        busy = self._body is not None or (self._running is not None and self._wanted is None)
+        if not busy and not self.connection.is_closing:
             self._say(last_words)
             self._close()
+
+    def cut_short(self, last_words: Reply) -> None:
+        """There is no more time: a message that is half received is refused, one whose commit runs gets no answer."""
+        if self._running is None and not self.connection.is_closing:
+            self._say(last_words)
+            self._close()
+        else:
+            self.connection.abort()
 
     # Input ------------------------------------------------------------------------------------------------------------
 
@@ -143,6 +150,7 @@ class Dialogue(SMTP):
         self._gathering = False
         self._flush()
         if out_of_input and self._ended:
+            self._send(replies.END_OF_INPUT.octets)
             self._close()
         elif self._last_words is not None:
             self.leave(self._last_words)
@@ -159,43 +167,43 @@ class Dialogue(SMTP):
             if self._body is not None:
                 if not self._input:
                     return True
-                data = bytes(self._input)
-                self._input.clear()
+                data = bytes(self._input[: self._body.most])
+                del self._input[: self._body.most]
                 self._read_body(data)
             else:
                 line = self._take_line()
                 if line is None:
                     return True
-                if line is _TOO_LONG:
-                    self._say(replies.LINE_TOO_LONG)
-                else:
-                    self._command(line)
+                self._command(line)
         self._schedule()
         return False
 
     def _take_line(self) -> bytes | None:
-        """The next line, with its end; _TOO_LONG at the end of one that was; None where no end has come."""
+        """The next line, with its end; the beginning of one that was too long; None where no end has come."""
         end = self._input.find(b"\n")
         if end < 0:
-            if len(self._input) > MAX_LINE:
-                self._input.clear()
-                self._skipping = True
+            # So much of a line that is too long tells that it is; the rest is forgotten as it comes.
+            del self._input[MAX_LINE + 1 :]
             return None
-        line = bytes(self._input[: end + 1])
+        line = bytes(self._input[: min(end, MAX_LINE) + 1])
         del self._input[: end + 1]
-        skipped, self._skipping = self._skipping, False
-        return _TOO_LONG if skipped or len(line) > MAX_LINE else line
+        self._waiting_since = self._deadlines.now
+        return line
 
     async def readline(self) -> bytes:
         """The next line, for a command that is running: aiosmtpd's challenge_auth."""
-        if self.connection.is_closing or self._ended:
+        if self.connection.is_closing:
             raise ConnectionResetError
         line = self._take_line()
+        if line is None and self._ended:
+            raise ConnectionResetError
         if line is None:
             self._wanted = self.loop.create_future()
             line = await self._wanted
-        if line is _TOO_LONG:
+        if len(line) > MAX_LINE:
             raise Refused(replies.AUTH_LINE_TOO_LONG)  # RFC 4954 §4
+        if not line.endswith(b"\r\n"):
+            raise Refused(replies.BAD_LINE)
         return line
 
     @property
@@ -230,7 +238,10 @@ class Dialogue(SMTP):
             self._set_deadline()
 
     def _set_deadline(self) -> None:
-        """Once a second is enough for a client that keeps talking; and where what it is waited for changes."""
+        """Once a second is enough for a client that keeps talking; and where what it is waited for changes.
+
+        The time for a command runs until all of its line is there: part of one buys none.
+        """
         now = self._deadline_set = self._deadlines.now
         smtp = self.receiving.smtp
         if self._body is not None:
@@ -238,7 +249,7 @@ class Dialogue(SMTP):
         elif self._running is not None and self._wanted is None:
             deadline = now + smtp.data_timeout_seconds
         else:
-            deadline = now + smtp.command_timeout_seconds
+            deadline = self._waiting_since + smtp.command_timeout_seconds
             if self.policy.login and self.session.account is None:
                 deadline = min(deadline, self._login_by)
         self.connection.deadline = deadline
@@ -263,6 +274,7 @@ class Dialogue(SMTP):
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._running = None
+        self._waiting_since = self._deadlines.now
         try:
             if task.cancelled():
                 self.connection.close()
@@ -279,8 +291,9 @@ class Dialogue(SMTP):
 
     def _fault(self, error: BaseException) -> None:
         """A command has ended in an error."""
-        if isinstance(error, ConnectionError):
-            self.connection.close()
+        if isinstance(error, ConnectionError) and (self._ended or self.connection.is_closing):
+            self._send(replies.END_OF_INPUT.octets)
+            self._close()
             return
         reply = reply_for(error)
         if reply is None:
@@ -311,6 +324,8 @@ class Dialogue(SMTP):
         log.info(
             "refused by=%s peer=%s to=%r: %s", self.policy.name, self.session.peer, self._command_line[:LOGGED], reply
         )
+        if reply is replies.TOO_MANY_RECIPIENTS:
+            return  # no mistake (RFC 5321 §4.5.3.1.10), and smtp.max_commands is a bound
         self._errors += 1
         if self._errors >= self.receiving.smtp.max_errors and reply.code != 421:
             self._send(replies.TOO_MANY_ERRORS.octets)

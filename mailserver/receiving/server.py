@@ -37,7 +37,10 @@ log = logging.getLogger(__name__)
 MAX_COMMAND = 4096
 """RFC 5321 §4.5.3.1.4 asks for 512, and every extension adds some."""
 
-_LINE = re.compile(rb"([^\x00-\x20\x7f]+)(?: +(?:([^\x00-\x1f\x7f]*[^\x00-\x20\x7f]) *)?)?\r\n")
+# The blanks are possessive: with those that could be given back, a line of them would cost the square of its length.
+_LINE = re.compile(rb"([^\x00-\x20\x7f]++)(?: ++(?:([^\x00-\x1f\x7f]*[^\x00-\x20\x7f]) *)?)?\r\n")
+_BDAT = re.compile(rb"[\x00-\x20]*BDAT(?![!-~])", re.IGNORECASE)
+_AUTH = re.compile(rb"[\x00-\x20]*AUTH", re.IGNORECASE)
 _CODED = re.compile(r"\d{3} (\d\.\d{1,3}\.\d{1,3}) (.*)", re.DOTALL)
 _CODE_FOR = {"500": "5.5.1", "501": "5.5.4", "503": "5.5.1"}
 
@@ -46,6 +49,10 @@ class SmtpConnection(Connection):
     """A socket and the dialogue on it. tls: from the first octet on."""
 
     __slots__ = ("_policy", "_receiving", "smtp")
+
+    # Replies are short: who has so many of them unread gets no more.
+    high_water = 32 * 1024
+    low_water = 8 * 1024
 
     smtp: SmtpServer
 
@@ -82,6 +89,9 @@ class SmtpConnection(Connection):
     def stopping(self) -> None:
         self.smtp.leave(replies.SHUTTING_DOWN)
 
+    def cut_short(self) -> None:
+        self.smtp.cut_short(replies.SHUTTING_DOWN)
+
     def lost(self) -> None:
         self._receiving.connections.release(self.peer[0])
         if hasattr(self, "smtp"):  # the handshake may have failed
@@ -96,6 +106,7 @@ class SmtpServer(Dialogue):
     _chunks: ChunkedBody | None = None
     _last_chunk = False
     _held = 0
+    _secrets_may_come = False  # a client may send a password although AUTH was refused
 
     def __init__(self, connection: Connection, receiving: Receiving, policy: Policy) -> None:
         if not receiving.prepared:
@@ -110,6 +121,7 @@ class SmtpServer(Dialogue):
     def secured(self) -> None:
         """TLS is up: the dialogue begins anew, without another greeting."""
         self._forget_peer()
+        self._waiting_since = self._deadlines.now
         self._set_deadline()
 
     def end(self, reason: str) -> None:
@@ -132,27 +144,29 @@ class SmtpServer(Dialogue):
             self._say(replies.TOO_MANY_COMMANDS)
             self._close()
             return
-        parsed = _LINE.fullmatch(line)
-        if parsed is None:
-            self._say(replies.BAD_LINE)
-            return
-        verb, argument = parsed.groups()
-        method = _COMMANDS.get(verb.upper())
-        if method is None:
-            self._say(replies.UNKNOWN_COMMAND)
-        elif len(line) > (MAX_LINE if method is SmtpServer.smtp_AUTH else MAX_COMMAND):
-            self._say(replies.LINE_TOO_LONG)
+        try:
+            method, argument = _parse(line)
+        except Refused as refused:
+            self._refuse_line(line, refused.reply)
         else:
-            try:
-                text = argument.decode() if argument else None
-            except UnicodeDecodeError:
-                self._say(replies.BAD_LINE)
-                return
-            self._step(method(self, text))
+            self._step(method(self, argument))
+
+    def _refuse_line(self, line: bytes, reply: Reply) -> None:
+        if self._secrets_may_come or _AUTH.match(line):
+            self._command_line = b"?"  # the log learns no passwords
+        if _BDAT.match(line):
+            # A chunk may follow, and nobody knows how long it is.
+            self._say(replies.BAD_CHUNK)
+            self._close()
+        else:
+            self._say(reply)
 
     async def push(self, status: str | bytes) -> None:
         """A reply of aiosmtpd's own, with the enhanced code that some of them lack."""
         text = status if isinstance(status, str) else status.decode("ascii")
+        if text.startswith("334 "):
+            self._send(f"{text}\r\n".encode("ascii"))  # the blank stays, whatever follows (RFC 4954 §4)
+            return
         coded = _CODED.match(text)
         if coded:
             self._say(Reply(int(text[:3]), coded[1], coded[2]))
@@ -315,9 +329,12 @@ class SmtpServer(Dialogue):
     # Login ------------------------------------------------------------------------------------------------------------
 
     async def smtp_AUTH(self, arg: str | None) -> None:
-        self._command_line = b"AUTH"  # the log learns no passwords
+        self._command_line = b"AUTH"
+        self._secrets_may_come = True
         if not self.policy.login:
             raise Refused(replies.NOT_HERE)
+        if arg and not arg.isascii():
+            raise Refused(replies.SYNTAX)
         if self.transaction is not None:
             raise Refused(replies.BAD_SEQUENCE.saying("AUTH is not allowed in a transaction"))  # RFC 4954 §4
         mechanism, _, rest = (arg or "").partition(" ")
@@ -378,6 +395,7 @@ class SmtpServer(Dialogue):
         if rest is None:
             return
         self._body = None
+        self._waiting_since = self._deadlines.now
         self._input += rest
         if isinstance(body, ChunkedBody):
             self._end_of_chunk(body)
@@ -437,6 +455,23 @@ def _prepare(receiving: Receiving) -> dict[str, Any]:
     return state
 
 
+def _parse(line: bytes) -> tuple[Command, str | None]:
+    """The command of a line and its argument."""
+    parsed = _LINE.fullmatch(line) if len(line) <= MAX_LINE else None
+    if parsed is None:
+        raise Refused(replies.BAD_LINE if len(line) <= MAX_LINE else replies.LINE_TOO_LONG)
+    verb, argument = parsed.groups()
+    method = _COMMANDS.get(verb.upper())
+    if method is None:
+        raise Refused(replies.UNKNOWN_COMMAND)
+    if len(line) > MAX_COMMAND and method is not SmtpServer.smtp_AUTH:
+        raise Refused(replies.LINE_TOO_LONG)
+    try:
+        return method, argument.decode() if argument else None
+    except UnicodeDecodeError:
+        raise Refused(replies.BAD_LINE) from None
+
+
 def _mechanism(name: str) -> Callable[[SMTP, list[str]], Awaitable[AuthResult]]:
     """What aiosmtpd's smtp_AUTH calls, with the server of the connection at hand."""
 
@@ -447,7 +482,9 @@ def _mechanism(name: str) -> Callable[[SMTP, list[str]], Awaitable[AuthResult]]:
     return mechanism
 
 
-_COMMANDS: Final[dict[bytes, Callable[[SmtpServer, str | None], Coroutine[Any, Any, None]]]] = {
+Command = Callable[[SmtpServer, str | None], Coroutine[Any, Any, None]]
+
+_COMMANDS: Final[dict[bytes, Command]] = {
     name.removeprefix("smtp_").encode(): getattr(SmtpServer, name)
     for name in dir(SmtpServer)
     if name.startswith("smtp_")

@@ -70,9 +70,6 @@ class Receiving:
         certificates: Certificates,
         deadlines: Deadlines,
     ) -> None:
-        self.config = config
-        self.smtp = config.smtp
-        self.hostname = config.server.hostname
         self.store = store
         self.routes = Routes(store)
         self.logins = logins
@@ -80,13 +77,25 @@ class Receiving:
         self.certificates = certificates
         self.deadlines = deadlines
         self.loop = asyncio.get_running_loop()
-        self.greeting = f"220 {self.hostname} {self.smtp.greeting}\r\n".encode("ascii")
         self.prepared: dict[str, Any] = {}  # see server.py
         # What the worker's metrics take over now and then, by the policy's name: plain numbers cost nothing.
         self.messages: Counter[str] = Counter()
         self.octets: Counter[str] = Counter()
         self.memory = Memory(config.mail.receive_memory_mib * 1024 * 1024)
-        self.connections = limits.connections(config.smtp.max_connections, config.smtp.max_connections_per_address)
+        self.connections = limits.connections(
+            config.smtp.max_connections, config.smtp.max_connections_per_address, kind="smtp"
+        )
+        self.reconfigure(config)
+
+    def reconfigure(self, config: Config) -> None:
+        """Other settings from now on; a message that is being received keeps the bounds that it began with."""
+        self.config = config
+        self.smtp = config.smtp
+        self.hostname = config.server.hostname
+        self.greeting = f"220 {self.hostname} {self.smtp.greeting}\r\n".encode("ascii")
+        self.prepared.clear()
+        self.connections.total = config.smtp.max_connections
+        self.connections.per_address = config.smtp.max_connections_per_address
         self.bounds = Bounds(
             message_octets=config.mail.max_message_octets,
             line_octets=config.smtp.max_line_octets,

@@ -48,7 +48,7 @@ class SubmissionPolicy:
     async def message(self, transaction: Transaction, octets: bytes) -> bytes:
         account_id = self._account(transaction)
         header = octets[: structure.end_of_header(octets, 0, len(octets))]
-        for author in _authors(header):
+        for author in dict.fromkeys(_authors(header)):
             if not await self._owns(account_id, author):
                 raise Refused(replies.NOT_YOUR_FROM)
         account = transaction.session.account
@@ -76,10 +76,11 @@ class SubmissionPolicy:
 
 
 def _authors(header: bytes) -> Iterator[str]:
-    """Every address of every From field; "" for a field that names none."""
+    """Every address of every From field; "" for a field that names none, or more than are read."""
     for value in headers.values(header, b"from"):
-        found = [entry for entry in address_list.parse(value) if entry.host is not None]
-        if not found:
+        entries = address_list.parse(value)
+        found = [entry for entry in entries if entry.host is not None]
+        if not found or len(entries) >= address_list.MAX_ADDRESSES or len(value) > address_list.MAX_OCTETS:
             yield ""
         for entry in found:
             yield f"{_local_part(entry.mailbox or b'')}@{_text(entry.host or b'')}"

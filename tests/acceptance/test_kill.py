@@ -1,103 +1,20 @@
-"""kill -9 in the middle of work: what was acknowledged is there, once, with its octets.
-
-Clients write into a ledger before they try and after they know. An attempt that was answered 250 or OK must be found
-exactly once, one that got no answer at most once, one that was refused not at all. Each attempt has octets of its own.
-"""
+"""kill -9 in the middle of work: what was acknowledged is there, once, with its octets (see ledger.py)."""
 
 from __future__ import annotations
 
-import imaplib
 import os
 import random
-import re
 import signal
-import smtplib
-import threading
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Iterator
 
 import pytest
 
-from tests.acceptance.mail import all_octets, deliver_on, exact, imap, message
-from tests.acceptance.server import DOMAIN, HOST, Account, Pillarbox, eventually
+from tests.acceptance.ledger import Ledger, await_progress, judge, settle, writing
+from tests.acceptance.server import DOMAIN, Account, Pillarbox, eventually
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]
 
-Outcome = Literal["acknowledged", "refused", "unknown"]
 PEOPLE = [Account(f"person{number}@{DOMAIN}", f"correct horse {number}") for number in range(4)]
-
-
-@dataclass
-class Attempt:
-    octets: bytes
-    account: Account
-    mailbox: str
-    outcome: Outcome = "unknown"
-
-
-@dataclass
-class Ledger:
-    attempts: dict[bytes, Attempt] = field(default_factory=dict)
-    stopped: threading.Event = field(default_factory=threading.Event)
-    failures: list[BaseException] = field(default_factory=list)
-
-    def begin(self, account: Account, mailbox: str, chooser: random.Random) -> Attempt:
-        """Note an attempt before it is made."""
-        body = "".join(f"{chooser.getrandbits(256):064x}\r\n" for _ in range(chooser.choice((2, 40, 1600))))
-        attempt = Attempt(message(account.address, body=body), account, mailbox)
-        self.attempts[_id(attempt.octets)] = attempt
-        return attempt
-
-    def count(self, outcome: Outcome) -> int:
-        return sum(attempt.outcome == outcome for attempt in list(self.attempts.values()))
-
-
-def _id(octets: bytes) -> bytes:
-    found = re.findall(rb"(?m)^Message-ID: <(\w+)@", octets)
-    return bytes(found[-1])
-
-
-def _sends(server: Pillarbox, ledger: Ledger, seed: int) -> None:
-    """Brings mail by SMTP until told to stop, a few messages a connection."""
-    chooser = random.Random(seed)
-    while not ledger.stopped.is_set():
-        try:
-            with smtplib.SMTP(HOST, server.port(25), timeout=30, local_hostname="client.example.org") as client:
-                for _ in range(5):
-                    _send_one(client, ledger.begin(chooser.choice(PEOPLE), "INBOX", chooser))
-        except (OSError, smtplib.SMTPException):
-            time.sleep(0.1)
-
-
-def _send_one(client: smtplib.SMTP, attempt: Attempt) -> None:
-    try:
-        deliver_on(client, attempt.octets, attempt.account.address)
-        attempt.outcome = "acknowledged"
-    except smtplib.SMTPServerDisconnected:
-        raise
-    except smtplib.SMTPResponseException as refused:
-        # smtplib reports a lost connection as reply -1.
-        if 400 <= refused.smtp_code < 600:
-            attempt.outcome = "refused"
-        raise
-
-
-def _appends(server: Pillarbox, ledger: Ledger, seed: int) -> None:
-    """Appends by IMAP until told to stop."""
-    chooser = random.Random(seed)
-    account = PEOPLE[seed % len(PEOPLE)]
-    while not ledger.stopped.is_set():
-        try:
-            with imap(server, account) as client:
-                while not ledger.stopped.is_set():
-                    attempt = ledger.begin(account, "Archive", chooser)
-                    code, _ = client.append("Archive", "", None, attempt.octets)
-                    attempt.outcome = "acknowledged" if code == "OK" else "refused"
-        except (OSError, imaplib.IMAP4.error):  # abort is an error too
-            time.sleep(0.1)
 
 
 @pytest.fixture
@@ -110,31 +27,8 @@ def killed_server(own_server: Pillarbox) -> Pillarbox:
 
 @pytest.fixture
 def ledger(killed_server: Pillarbox) -> Iterator[Ledger]:
-    """A ledger that clients are writing into."""
-    kept = Ledger()
-    work: list[tuple[Callable[[Pillarbox, Ledger, int], None], int]] = [(_sends, 1), (_sends, 2), (_sends, 3)]
-    work += [(_appends, 4), (_appends, 5)]
-    threads = [threading.Thread(target=_guarded, args=(task, killed_server, kept, seed)) for task, seed in work]
-    for thread in threads:
-        thread.start()
-    try:
+    with writing(PEOPLE, killed_server) as kept:
         yield kept
-    finally:
-        _stop(kept, threads)
-
-
-def _guarded(task: Callable[[Pillarbox, Ledger, int], None], server: Pillarbox, ledger: Ledger, seed: int) -> None:
-    try:
-        task(server, ledger, seed)
-    except BaseException as failure:
-        ledger.failures.append(failure)
-
-
-def _stop(ledger: Ledger, threads: list[threading.Thread]) -> None:
-    ledger.stopped.set()
-    for thread in threads:
-        thread.join(timeout=60)
-    assert not any(thread.is_alive() for thread in threads)
 
 
 def _kill_one(server: Pillarbox, kind: str) -> None:
@@ -143,71 +37,29 @@ def _kill_one(server: Pillarbox, kind: str) -> None:
     os.kill(random.choice(server.processes()[kind]), signal.SIGKILL)
 
 
-def _await_progress(ledger: Ledger, more: int, seconds: float = 60) -> None:
-    goal = ledger.count("acknowledged") + more
-    eventually(lambda: ledger.count("acknowledged") >= goal, seconds, f"{more} more messages acknowledged")
-
-
-def _judge(server: Pillarbox, ledger: Ledger) -> None:
-    """Compare the ledger with what is there."""
-    assert not ledger.failures, ledger.failures
-    found = Counter(
-        _checked(octets, ledger, account, mailbox)
-        for account in PEOPLE
-        for mailbox in ("INBOX", "Archive")
-        for octets in _read(server, account, mailbox)
-    )
-    allowed: dict[Outcome, tuple[int, ...]] = {"acknowledged": (1,), "unknown": (0, 1), "refused": (0,)}
-    wrong = {
-        name: (attempt.outcome, found[name])
-        for name, attempt in ledger.attempts.items()
-        if found[name] not in allowed[attempt.outcome]
-    }
-    assert not wrong, f"{len(wrong)} of {len(ledger.attempts)}: {list(wrong.items())[:5]}"
-
-
-def _read(server: Pillarbox, account: Account, mailbox: str) -> list[bytes]:
-    with imap(server, account) as client:
-        return all_octets(client, mailbox)
-
-
-def _checked(octets: bytes, ledger: Ledger, account: Account, mailbox: str) -> bytes:
-    """The attempt that these octets come from; they must be its octets in its place."""
-    attempt = ledger.attempts[_id(octets)]
-    assert (attempt.account, attempt.mailbox) == (account, mailbox)
-    assert exact(octets, attempt.octets), "octets differ from those that were sent"
-    return _id(octets)
-
-
-def _settle(server: Pillarbox, ledger: Ledger) -> None:
-    ledger.stopped.set()
-    time.sleep(1)
-    server.wait_ready()
-
-
 @pytest.mark.parametrize("kind", ["worker", "postgres", "redis"])
 def test_kill(killed_server: Pillarbox, ledger: Ledger, kind: str) -> None:
     """Three kills of one kind of process, work going on in between."""
     if not killed_server.processes()[kind]:
         pytest.skip(f"{kind} does not run here")
-    _await_progress(ledger, 50)
+    await_progress(ledger, 50)
     for _ in range(3):
         _kill_one(killed_server, kind)
-        _await_progress(ledger, 50)
-    _settle(killed_server, ledger)
-    _judge(killed_server, ledger)
+        await_progress(ledger, 50)
+    settle(killed_server, ledger)
+    judge(killed_server, ledger)
 
 
 @pytest.mark.parametrize("kinds", [("postgres", "redis", "worker"), ("worker",), ()], ids=["all", "workers", "alone"])
 def test_kill_supervisor(killed_server: Pillarbox, ledger: Ledger, kinds: tuple[str, ...]) -> None:
     """The supervisor with all, some or none of its processes at one instant, then a start on the same directory."""
-    _await_progress(ledger, 100)
+    await_progress(ledger, 100)
     assert killed_server.process is not None
     below = killed_server.processes()
     for pid in (killed_server.process.pid, *(pid for kind in kinds for pid in below[kind])):
         os.kill(pid, signal.SIGKILL)
     killed_server.process.wait(timeout=10)
     killed_server.start("--workers", "2")
-    _await_progress(ledger, 50)
-    _settle(killed_server, ledger)
-    _judge(killed_server, ledger)
+    await_progress(ledger, 50)
+    settle(killed_server, ledger)
+    judge(killed_server, ledger)

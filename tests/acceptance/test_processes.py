@@ -182,26 +182,6 @@ def test_an_orderly_stop_says_goodbye_and_leaves_nothing(running: Pillarbox) -> 
         greeting(running, 25)
 
 
-def test_a_stop_is_bounded(own_server: Pillarbox) -> None:
-    """A client in the midst of its message cannot hold the server up."""
-    config = own_server.home / "p.toml"
-    config.write_text("[server]\nshutdown_seconds = 1\nworkers = 1\n")
-    own_server.start("--config", str(config))
-    own_server.run("admin", "domain", "add", DOMAIN)
-    own_server.run("admin", "account", "add", ALICE.address, "--password", ALICE.password)
-    with socket.create_connection((HOST, own_server.port(25)), 20) as client:
-        client.settimeout(20)
-        client.recv(1000)
-        for line in (b"EHLO x", b"MAIL FROM:<a@example.org>", f"RCPT TO:<{ALICE.address}>".encode(), b"DATA"):
-            client.sendall(line + b"\r\n")
-            last = client.recv(1000)
-        assert last.startswith(b"354")
-        client.sendall(b"Subject: half\r\n")
-        began = time.monotonic()
-        assert own_server.stop() == 0
-        assert time.monotonic() - began < 30
-
-
 def test_a_second_start_finds_everything(running: Pillarbox) -> None:
     deliver(running, message(ALICE.address), ALICE.address)
     first_login = (running.data / "first-login").read_text()
@@ -277,21 +257,6 @@ def fingerprint(server: Pillarbox) -> bytes:
         context.wrap_socket(plain) as client,
     ):
         return client.getpeercert(binary_form=True) or b""
-
-
-def test_certificates_are_taken_up_on_hangup(running: Pillarbox) -> None:
-    before = fingerprint(running)
-    with imap(running, ALICE) as client:
-        tls = running.data / "tls"
-        owner = (tls / "server.key").stat()
-        command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "30"]
-        command += ["-keyout", str(tls / "server.key"), "-out", str(tls / "server.crt")]
-        subprocess.run(command, check=True, capture_output=True)
-        for name in ("server.crt", "server.key"):
-            os.chown(tls / name, owner.st_uid, owner.st_gid)
-        os.kill(supervisor(running), signal.SIGHUP)
-        eventually(lambda: all(fingerprint(running) != before for _ in range(4)), 10, "the new certificate")
-        assert status(client, "INBOX") == 0, "a session that is open goes on"
 
 
 def test_only_the_roles_that_were_asked_for(own_server: Pillarbox) -> None:

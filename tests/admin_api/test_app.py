@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from admin_api.app import make_app
-from admin_api.routes import metrics
+from admin_api.routes import health, metrics
 from admin_api.routes.health import Health
 from config.schema import Config, HttpConfig, ServerConfig
 from config.secret import Secret
@@ -23,9 +24,11 @@ class State:
     def __init__(self) -> None:
         self.problems: dict[str, str] = {}
         self.asked = 0
+        self.patience = 0
 
     async def ask(self) -> dict[str, str]:
         self.asked += 1
+        await asyncio.sleep(self.patience)
         return self.problems
 
 
@@ -78,6 +81,23 @@ async def test_readyz(serve: Serve, state: State, problems: dict[str, str], stat
     for reason in problems.values():
         assert reason in body
     assert (await get("/healthz"))[0] == 200
+
+
+async def test_healthz_tells_and_stays_alive(serve: Serve, state: State) -> None:
+    """200 as long as the process answers, whatever else does not, and without waiting for it."""
+    get = await serve(Config())
+    state.problems = {"postgres": "does not answer"}
+    status, _, body = await get("/healthz")
+    assert status == 200 and '"unavailable"' in body and "does not answer" in body
+
+
+async def test_healthz_does_not_wait_for_the_parts(serve: Serve, state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "PATIENCE_SECONDS", 0.05)
+    state.patience = 60
+    get = await serve(Config())
+    async with asyncio.timeout(10):
+        status, _, body = await get("/healthz")
+    assert status == 200 and "not all parts have answered yet" in body
 
 
 async def test_readiness_is_asked_for_once_a_second(serve: Serve, state: State) -> None:

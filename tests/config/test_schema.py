@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 from pydantic import ValidationError
 
 from config.load import sections
-from config.schema import MIB, Config, local_hostname
+from config.schema import MIB, Change, Config, local_hostname
 
 UNITS = {"octets": "_octets", "seconds": "_seconds", "MiB": "_mib", "KiB": "_kib", "days": "_days"}
 
@@ -17,6 +19,7 @@ SETTINGS = [(name, key, about) for name, section in sections() for key, about in
 def test_every_setting_says_what_it_is(section, key, about):
     extra = about.json_schema_extra
     assert about.description
+    assert extra["change"] in get_args(Change)
     assert about.description.endswith((".", "…", ".)"))
     # A bare number says nothing: its unit stands in the name, or is a countable thing in its documentation.
     for unit, ending in UNITS.items():
@@ -85,6 +88,14 @@ def test_append_takes_what_mail_takes_unless_it_is_told_otherwise():
         ("mail", "separator", "\\"),
         ("mail", "default_mailboxes", [{"name": "Sent", "use": "Sent"}]),
         ("mail", "default_mailboxes", [{"name": ""}]),
+        ("mail", "default_mailboxes", [{"name": "Starred", "use": "\\Flagged"}]),
+        ("mail", "default_mailboxes", [{"name": "a\0"}]),
+        ("mail", "default_mailboxes", [{"name": "ä" * 128}]),
+        ("mail", "default_mailboxes", [{"name": "a/"}]),
+        ("mail", "default_mailboxes", [{"name": "Inbox"}]),
+        ("mail", "default_mailboxes", [{"name": "Inbox/Sent"}]),
+        ("mail", "default_mailboxes", [{"name": "Caf\u00e9"}, {"name": "Cafe\u0301"}]),
+        ("mail", "default_mailboxes", [{"name": "a", "use": "\\Sent"}, {"name": "b", "use": "\\Sent"}]),
         ("smtp", "greeting", "two\r\nlines"),
         ("tls", "minimum", "1.0"),
         ("tls", "key", "only.key"),
@@ -111,3 +122,57 @@ def test_the_name_of_this_host(monkeypatch, tmp_path, name, hosts, whole):
     monkeypatch.setattr("config.schema.socket.gethostname", lambda: name)
     monkeypatch.setattr("config.schema.HOSTS_FILE", tmp_path / "hosts")
     assert local_hostname() == whole
+
+
+@pytest.mark.parametrize(
+    "given", ["/srv/blobs", "blobs", "s3://mail", "s3://mail/", "s3://my.mail-1/a/b_c", "s3://Mail_1/x"]
+)
+def test_places_of_blobs(given):
+    assert Config(storage={"blobs": given}).storage.blobs == given
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "s3://",
+        "s3://ab",
+        "s3:///x",
+        "s3://key:secret@mail",
+        "s3://mail/x?region=y",
+        "s3://mail/a b",
+        "http://mail",
+        "gs://mail",
+    ],
+)
+def test_places_that_cannot_be(given):
+    with pytest.raises(ValidationError, match=r"must be a directory, or s3://bucket") as failure:
+        Config(storage={"blobs": given})
+    assert given not in str(failure.value) or given == "s3://"
+
+
+@pytest.mark.parametrize(
+    "given", ["http://localhost:8333", "https://s3.example.org", "https://s3.example.org/", "http://[::1]:9"]
+)
+def test_endpoints(given):
+    assert Config(storage={"s3_endpoint_url": given}).storage.s3_endpoint_url == given
+
+
+@pytest.mark.parametrize(
+    "given", ["localhost:8333", "https://key:secret@s3.example.org", "ftp://x", "https://x/bucket"]
+)
+def test_wrong_endpoints(given):
+    with pytest.raises(ValidationError, match=r"must be http:// or https://"):
+        Config(storage={"s3_endpoint_url": given})
+
+
+@pytest.mark.parametrize("given", [{"s3_access_key_id": "x"}, {"s3_secret_access_key": "x"}])
+def test_the_key_of_s3_is_given_whole_or_not_at_all(given):
+    with pytest.raises(ValidationError, match="are set together or not at all"):
+        Config(storage=given)
+    whole = Config(storage={"s3_access_key_id": "id", "s3_secret_access_key": "hidden-secret"})
+    assert "hidden-secret" not in repr(whole) + str(whole.model_dump()) + whole.model_dump_json()
+
+
+def test_the_threshold_of_blobs_is_the_store_s_where_none_is_set():
+    assert Config().storage.blob_threshold_octets is None
+    assert Config(storage={"blob_threshold_octets": "1 MiB"}).storage.blob_threshold_octets == MIB

@@ -111,9 +111,10 @@ async def test_large_messages_are_taken_apart_in_a_thread(store: Store, monkeypa
         return real(*args)
 
     monkeypatch.setattr(module, "_take_apart", take_apart)
-    await put(store, b"x" * module.IN_LOOP_OCTETS)
-    await put(store, b"x" * (module.IN_LOOP_OCTETS + 1))
-    assert threads == [True, False]
+    await put(store, b"x" * 100_000)
+    await put(store, b"x" * 200_000)
+    await put(store, b"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + b"--b\r\n" * 1000)
+    assert threads == [True, False, False]
 
 
 async def test_trace_id_is_in_the_rows(store: Store) -> None:

@@ -4,6 +4,8 @@
     S: a1 OK …              what it must then read, line by line; … stands for anything
     2C: b1 NOOP             a second connection, made when it is first named
 
+A slash stands for the separator of mailbox names, which is another one in tests marked with `both_separators`.
+
 Whoever speaks first is greeted and logs in by the transcript itself, or by `logged_in` beforehand.
 """
 
@@ -116,6 +118,7 @@ class Server:
         )
         self.made: list[Session] = []
         self.chunk = 0
+        self.separator = config.mail.separator
         self._clients: list[Client] = []
 
     async def start(self) -> None:
@@ -172,6 +175,7 @@ class Server:
             if not raw.strip():
                 continue
             number, who, text = _LINE.fullmatch(raw.strip()).groups()  # type: ignore[union-attr]
+            text = text.replace("/", self.separator)
             key = int(number or 1)
             if key not in known:
                 known[key] = await self.connect()
@@ -179,12 +183,12 @@ class Server:
                 await known[key].send(text.encode() + b"\r\n")
             else:
                 line = await known[key].line()
-                pattern = ".*".join(re.escape(part) for part in text.split("…"))
+                pattern = ".*".join(re.escape(part.encode().decode("latin-1")) for part in text.split("…"))
                 assert re.fullmatch(pattern, line.rstrip(" ")), f"expected {text!r}, got {line!r}"
         return [known[key] for key in sorted(known)]
 
 
-OpenStore = Callable[[], Awaitable[Store]]
+OpenStore = Callable[..., Awaitable[Store]]
 
 
 @pytest.fixture
@@ -192,12 +196,12 @@ async def open_store(database: str, tmp_path: Path) -> AsyncIterator[OpenStore]:
     """Opens stores on one database, as so many workers."""
     opened: list[Store] = []
 
-    async def open_one() -> Store:
+    async def open_one(dsn: str = database, **settings: Any) -> Store:
         config = Config()
         store = await Store.open(
-            config.storage,
+            config.storage.model_copy(update=settings),
             mail=config.mail,
-            dsn=database,
+            dsn=dsn,
             redis_url=None,
             blobs=str(tmp_path / "blobs"),
             install_key=b"i" * 32,
@@ -246,9 +250,12 @@ async def store(open_store: OpenStore) -> Store:
 
 
 @pytest.fixture
-async def server(store: Store, certificate: Path) -> AsyncIterator[Server]:
-    async with running(store, certificate) as server:
+async def server(request: pytest.FixtureRequest, store: Store, certificate: Path) -> AsyncIterator[Server]:
+    async with running(store, certificate, mail={"separator": getattr(request, "param", "/")}) as server:
         yield server
+
+
+both_separators = pytest.mark.parametrize("server", ["/", "."], indirect=True)
 
 
 @pytest.fixture(params=[0, 1], ids=["whole", "byte by byte"])

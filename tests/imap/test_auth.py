@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import re
 import ssl
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,10 @@ from mailserver.imap.auth import ALWAYS
 from storage import Account, Store
 from tests.imap.conftest import Client, Server, running
 
-ALL = " ".join(ALWAYS)
+ALL = " ".join([*ALWAYS, "APPENDLIMIT=52428800"])
+RFCS = Path(__file__).parents[2] / "docs" / "rfcs.md"
+NO_CAPABILITY = {"2683", "5530"}
+"""Rows of docs/rfcs.md that no capability stands for: advice, response codes."""
 
 
 @pytest.mark.usefixtures("cut")
@@ -32,6 +36,28 @@ async def test_capability_tells_the_truth_in_each_state(server: Server) -> None:
         S: c OK CAPABILITY completed
         """
     )
+
+
+def documented() -> dict[str, set[str]]:
+    """The words of the titles of docs/rfcs.md's IMAP rows, by RFC, where the server has it."""
+    table = RFCS.read_text(encoding="utf-8").partition("## IMAP")[2].partition("\n## ")[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if re.match(r"\| \d", line)]
+    return {rfc: set(re.split(r"[ ,]+", title)) for rfc, title, state, *_ in rows if state != "No"}
+
+
+async def test_what_is_announced_is_what_the_documentation_says(server: Server) -> None:
+    """Before login, after it, and after ENABLE, which takes nothing away."""
+    client = await server.connect()
+    before = re.findall(r"CAPABILITY ([^]]+)]", await client.line())[0].split()
+    after = re.findall(r"CAPABILITY ([^]]+)]", (await client.ask("LOGIN alice pw"))[-1])[0].split()
+    await client.ask("ENABLE UTF8=ACCEPT CONDSTORE")
+    assert (await client.ask("CAPABILITY"))[0].split()[2:] == after
+    assert [name for name in before if name not in after] == ["STARTTLS", "AUTH=PLAIN", "AUTH=LOGIN"]
+    assert [name for name in after if name not in before] == []
+    titles = documented()
+    announced = {re.sub(r"=\d+$", "", name) for name in after}
+    assert announced - set().union(*titles.values()) == set()
+    assert [rfc for rfc, words in titles.items() if not words & announced and rfc not in NO_CAPABILITY] == []
 
 
 async def test_without_tls_no_login(store: Store, certificate: Path) -> None:

@@ -95,7 +95,7 @@ async def test_envelope_and_structure(server: Server) -> None:
         S: * 1 FETCH (BODYSTRUCTURE (("text" "plain" …)("message" "rfc822" …) "mixed" ("boundary" "x") NIL NIL NIL))
         S: b OK …
         C: c FETCH 1 (BODY FLAGS)
-        S: * 1 FETCH (FLAGS (\Recent) BODY (("text" "plain" …)("message" "rfc822" …) "mixed"))
+        S: * 1 FETCH (BODY (("text" "plain" …)("message" "rfc822" …) "mixed") FLAGS (\Recent))
         S: c OK …
         C: d FETCH 1 FULL
         S: * 1 FETCH (FLAGS (\Recent) INTERNALDATE "…" RFC822.SIZE 343 ENVELOPE (…) BODY (… "mixed"))
@@ -343,4 +343,4 @@ def test_what_items_need() -> None:
     assert need(BodySection(b"", kind="HEADER.FIELDS")) is Need.HEADERS
     assert need(BodySection(b"", (1,), "HEADER")) is Need.CONTENTS
     assert need(BodySection(b"")) is Need.CONTENTS
-    assert need(Attribute.BODY) is Need.CONTENTS
+    assert need(Attribute.BODY) is Need.SUMMARIES

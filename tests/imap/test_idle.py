@@ -41,7 +41,7 @@ async def test_news_come_by_themselves(server: Server) -> None:
 async def test_done_may_come_with_the_next_command(server: Server) -> None:
     client = await server.logged_in()
     await client.send(b"a SELECT INBOX\r\nb IDLE\r\ndone\r\nc NOOP\r\n")
-    lines = [await client.line() for _ in range(10)]
+    lines = [await client.line() for _ in range(11)]
     assert lines[-3:] == ["+ Idling", "b OK IDLE completed", "c OK NOOP completed"]
 
 
@@ -58,11 +58,17 @@ async def test_anything_but_done_ends_it(server: Server, line: str) -> None:
     await client.silent()
 
 
-async def test_news_of_before_idle_come_first(server: Server) -> None:
+async def test_news_of_before_idle_come_behind_the_continuation(server: Server) -> None:
     client = await server.logged_in()
     await client.ask("SELECT INBOX")
     await put(server, b"one")
-    await server.play("C: i IDLE\nS: * 1 EXISTS\nS: * 1 RECENT\nS: + Idling", client)
+    written: list[bytes] = []
+    session = server.made[-1]
+    real = session.write
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Session, "write", lambda _, octets: (written.append(octets), real(octets)))
+        await server.play("C: i IDLE\nS: + Idling\nS: * 1 EXISTS\nS: * 1 RECENT", client)
+    assert len(written) == 1
 
 
 async def test_a_deleted_mailbox(server: Server) -> None:

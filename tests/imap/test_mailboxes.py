@@ -1,50 +1,18 @@
-"""The mailbox tree: making, removing, renaming, subscribing, listing."""
+"""The mailbox tree: making, removing, renaming, subscribing."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from mailserver.imap.mailboxes import subscribed, tree
 from mailserver.protocols.imap import mailbox_name
-from storage import Store
-from tests.imap.conftest import Server, running
+from storage import mailboxes
+from tests.imap.conftest import Server, both_separators
 from tests.imap.mail import put
+from tests.imap.trees import plant
 
 
+@both_separators
 @pytest.mark.usefixtures("cut")
-async def test_a_new_account(server: Server) -> None:
-    client = await server.logged_in()
-    await server.play(
-        r"""
-        C: a LIST "" "*"
-        S: * LIST (\HasNoChildren) "/" INBOX
-        S: * LIST (\HasNoChildren \Archive) "/" Archive
-        S: * LIST (\HasNoChildren \Drafts) "/" Drafts
-        S: * LIST (\HasNoChildren \Junk) "/" Junk
-        S: * LIST (\HasNoChildren \Sent) "/" Sent
-        S: * LIST (\HasNoChildren \Trash) "/" Trash
-        S: a OK LIST completed
-        C: b LSUB "" "*"
-        S: * LSUB () "/" INBOX
-        S: * LSUB () "/" Archive
-        S: * LSUB () "/" Drafts
-        S: * LSUB () "/" Junk
-        S: * LSUB () "/" Sent
-        S: * LSUB () "/" Trash
-        S: b OK LSUB completed
-        C: c LIST "" ""
-        S: * LIST (\Noselect) "/" ""
-        S: c OK …
-        C: d NAMESPACE
-        S: * NAMESPACE (("" "/")) NIL NIL
-        S: d OK NAMESPACE completed
-        """,
-        client,
-    )
-
-
 async def test_create_makes_what_is_above(server: Server) -> None:
     client = await server.logged_in()
     await server.play(
@@ -83,6 +51,53 @@ async def test_create_makes_what_is_above(server: Server) -> None:
     )
 
 
+async def test_create_for_special_uses(server: Server) -> None:
+    """RFC 6154 §3 and §5.3. A use belongs to one mailbox: it stays through RENAME and is free again with DELETE."""
+    client = await server.logged_in()
+    await plant(server, ["Plain"])
+    await server.play(
+        r"""
+        C: a CREATE MySpecial (USE (\Drafts \Sent))
+        S: a OK …
+        C: b CREATE Everything (USE (\All))
+        S: b NO [USEATTR] …
+        C: c CREATE Starred (USE (\Trash \Flagged))
+        S: c NO [USEATTR] …
+        C: d CREATE Odd (USE (\Odd))
+        S: d NO [USEATTR] …
+        C: e CREATE Sent (USE (\Junk \Sent))
+        S: e NO [USEATTR] Another mailbox has this use
+        C: f CREATE Plain (USE (\Junk))
+        S: f NO [ALREADYEXISTS] …
+        C: g CREATE Empty (USE ())
+        S: g OK …
+        C: h LIST "" %
+        S: * LIST (\HasNoChildren) "/" INBOX
+        S: * LIST (\HasNoChildren) "/" Empty
+        S: * LIST (\HasNoChildren \Drafts \Sent) "/" MySpecial
+        S: * LIST (\HasNoChildren) "/" Plain
+        S: h OK …
+        C: i RENAME MySpecial Old/Special
+        S: i OK …
+        C: j CREATE Sent (USE (\Sent))
+        S: j NO [USEATTR] …
+        C: k LIST (SPECIAL-USE) "" *
+        S: * LIST (\HasNoChildren \Drafts \Sent) "/" Old/Special
+        S: k OK …
+        C: l DELETE Old/Special
+        S: l OK …
+        C: m CREATE Sent/2026 (USE (\Sent))
+        S: m OK …
+        C: n LIST "" Sent*
+        S: * LIST (\HasChildren) "/" Sent
+        S: * LIST (\HasNoChildren \Sent) "/" Sent/2026
+        S: n OK …
+        """,
+        client,
+    )
+
+
+@both_separators
 async def test_delete(server: Server) -> None:
     """RFC 3501 §6.3.4: a name with others below it stays as a place; it cannot be selected, but made again."""
     client = await server.logged_in()
@@ -119,7 +134,9 @@ async def test_delete(server: Server) -> None:
     )
 
 
+@both_separators
 async def test_rename(server: Server) -> None:
+    """RFC 3501 §6.3.5: what is below goes along, what is missing above is made."""
     client = await server.logged_in()
     await server.play(
         r"""
@@ -140,15 +157,30 @@ async def test_rename(server: Server) -> None:
         S: f NO [ALREADYEXISTS] …
         C: g RENAME up up/below
         S: g NO [CANNOT] …
+        C: h RENAME up up
+        S: h NO [CANNOT] …
+        C: i RENAME up/above INBOX
+        S: i NO [ALREADYEXISTS] …
+        C: j RENAME up/above INBOX/Sub/
+        S: j OK …
+        C: k DELETE up
+        S: k OK …
+        C: l LIST "" (up* INBOX*)
+        S: * LIST (\HasChildren) "/" INBOX
+        S: * LIST (\HasChildren) "/" INBOX/Sub
+        S: * LIST (\HasNoChildren) "/" INBOX/Sub/bar
+        S: l OK …
         """,
         client,
     )
 
 
+@both_separators
 async def test_rename_of_inbox_moves_its_messages(server: Server) -> None:
-    """RFC 3501 §6.3.5."""
+    """RFC 3501 §6.3.5: INBOX stays, empty, and so does what is below it."""
     await put(server, b"one")
     client = await server.logged_in()
+    await client.ask(f"CREATE INBOX{server.separator}Sub")
     await client.ask("SELECT INBOX")
     await server.play(
         r"""
@@ -161,13 +193,24 @@ async def test_rename_of_inbox_moves_its_messages(server: Server) -> None:
         C: c STATUS old/mail (MESSAGES)
         S: * STATUS old/mail (MESSAGES 1)
         S: c OK …
+        C: d LIST "" (old* INBOX*)
+        S: * LIST (\HasChildren) "/" INBOX
+        S: * LIST (\HasNoChildren) "/" INBOX/Sub
+        S: * LIST (\HasChildren) "/" old
+        S: * LIST (\HasNoChildren) "/" old/mail
+        S: d OK …
+        C: e RENAME INBOX INBOX/Sub/Old
+        S: e OK …
+        C: f RENAME INBOX old/mail
+        S: f NO [ALREADYEXISTS] …
         """,
         client,
     )
 
 
+@both_separators
 async def test_subscriptions(server: Server) -> None:
-    """RFC 3501 §6.3.6–§6.3.9; a subscribed name need not exist."""
+    """RFC 3501 §6.3.6 and §6.3.7; a subscribed name need not exist."""
     client = await server.logged_in()
     await server.play(
         r"""
@@ -200,52 +243,47 @@ async def test_subscriptions(server: Server) -> None:
     )
 
 
-async def test_the_separator_is_a_setting(store: Store, certificate: Path) -> None:
-    async with running(store, certificate, mail={"separator": "."}) as server:
-        client = await server.logged_in()
-        await server.play(
-            r"""
-            C: a CREATE a.b
-            S: a OK …
-            C: b LIST "" a%
-            S: * LIST (\HasChildren) "." a
-            S: b OK …
-            C: c NAMESPACE
-            S: * NAMESPACE (("" ".")) NIL NIL
-            S: c OK …
-            """,
-            client,
-        )
-
-
-async def test_many_mailboxes(server: Server) -> None:
-    from storage import accounts, mailboxes
-
-    account = await accounts.find(server.store, "alice")
-    for i in range(250):
-        await mailboxes.create(server.store, account.account_id, ("many", f"{i:03}"))
+@both_separators
+async def test_the_other_separator_is_a_character_like_any(server: Server) -> None:
+    other = {"/": ".", ".": "/"}[server.separator]
     client = await server.logged_in()
-    lines = await client.ask('LIST "" "many/*"')
-    assert [line.rpartition(" ")[2] for line in lines[:-1]] == [f"many/{i:03}" for i in range(250)]
+    await client.ask(f"CREATE v1{other}2{server.separator}x")
+    lines = await client.ask('LIST "" v%')
+    assert lines[:-1] == [f'* LIST (\\HasChildren) "{server.separator}" v1{other}2']
 
 
-def test_tree_of_nothing() -> None:
-    assert tree([]) == []
+@both_separators
+async def test_long_names(server: Server) -> None:
+    """The longest part, name and depth can be used; one more is refused, also where RENAME would make it."""
+    client = await server.logged_in()
+    slash = server.separator
+    part, name, deep = "p" * 255, slash.join(["n" * 249] * 4), slash.join(["d"] * 100)
+    for longest in (part, name, deep):
+        await client.ask(f"CREATE {longest}")
+        await client.ask(f"STATUS {longest} (MESSAGES)")
+        assert f'* LIST (\\HasNoChildren) "{slash}" {longest}' in await client.ask(f'LIST "" {longest}')
+    await server.play(
+        f"""
+        C: a CREATE p{part}
+        S: a NO [CANNOT] Mailbox name is too long
+        C: b CREATE {name}n
+        S: b NO [CANNOT] Mailbox name is too long
+        C: c CREATE {deep}/d
+        S: c NO [CANNOT] Mailbox name has too many levels
+        C: d RENAME d x/d
+        S: d NO [LIMIT] A mailbox name would have too many levels
+        C: e RENAME {"n" * 249} {"n" * 250}
+        S: e NO [LIMIT] A mailbox name would be too long
+        C: f RENAME d/d x
+        S: f OK …
+        C: g LIST "" (d d/d x)
+        S: * LIST (\\HasNoChildren) "/" d
+        S: * LIST (\\HasChildren) "/" x
+        S: g OK …
+        """,
+        client,
+    )
 
 
-@pytest.mark.parametrize(
-    ("pattern", "expected"),
-    [
-        ("*", {"a/b": False, "c": False}),
-        ("%", {"a": True, "c": False}),
-        ("a/%", {"a/b": False}),
-        ("%/%", {"a/b": False}),
-        ("a", {"a": True}),
-    ],
-)
-def test_lsub_shows_what_is_above_a_name_that_is_not_matched(pattern: str, expected: dict[str, bool]) -> None:
-    """RFC 3501 §6.3.9: `a/b` is subscribed and `a` is not."""
-    names = {("a", "b"), ("c",)}
-    patterns = (mailbox_name.pattern(b"", pattern.encode(), "/"),)
-    found = {"/".join(name): "\\Noselect" in attributes for name, attributes in subscribed(names, names, patterns)}
-    assert found == expected
+def test_limits_of_names_are_the_same_on_the_wire_and_in_storage() -> None:
+    assert (mailbox_name.MAX_DEPTH, mailbox_name.MAX_NAME_OCTETS) == (mailboxes.MAX_DEPTH, mailboxes.MAX_NAME_OCTETS)

@@ -203,3 +203,60 @@ async def test_a_search_says_that_it_goes_on(server: Server, monkeypatch: pytest
     # A client that only stops sending may still read; one that is gone answers the next notice by a reset.
     client.close()
     await is_over(server)
+
+
+async def test_extended_search(letters: Server) -> None:
+    """RFC 4731 §3.1."""
+    client = await letters.logged_in()
+    await client.ask("SELECT INBOX")
+    await letters.play(
+        """
+        C: A282 SEARCH RETURN (MIN COUNT) SUBJECT lunch
+        S: * ESEARCH (TAG "A282") COUNT 2 MIN 1
+        S: A282 OK SEARCH completed
+        C: A283 SEARCH RETURN () NOT SUBJECT report
+        S: * ESEARCH (TAG "A283") ALL 1:3
+        S: A283 OK SEARCH completed
+        C: b] UID SEARCH RETURN (MIN MAX ALL) 1,3:4
+        S: * ESEARCH (TAG "b]") UID MIN 1 MAX 4 ALL 1,3:4
+        S: b] OK UID SEARCH completed
+        C: c SEARCH RETURN (MIN MAX ALL COUNT) SUBJECT nothing
+        S: * ESEARCH (TAG "c") COUNT 0
+        S: c OK SEARCH completed
+        """,
+        client,
+    )
+
+
+async def test_a_long_answer_is_one_set(letters: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "_NUMBERS_A_PIECE", 2)
+    client = await letters.logged_in()
+    await client.ask("SELECT INBOX")
+    assert (await client.ask("SEARCH RETURN () ALL"))[0] == '* ESEARCH (TAG "x") ALL 1:2,3:4'
+    assert (await client.ask("SEARCH ALL"))[0] == "* SEARCH 1 2 3 4"
+
+
+async def test_a_search_ends_with_a_client_that_only_closes(server: Server) -> None:
+    """It might still read: whether it is gone shows when it is written to."""
+    client = await begin_long_search(server)
+    client.close()
+    await is_over(server)
+
+
+async def test_a_search_ends_where_its_session_is_to_end(server: Server) -> None:
+    client = await begin_long_search(server)
+    server.made[0].stopping()
+    assert await client.line() == "* BYE The server is shutting down"
+    assert await client.closed()
+    await is_over(server)
+
+
+async def test_a_search_ends_within_a_large_message(server: Server) -> None:
+    await put(server, "Zeile für Zeile\r\n".encode() * 700_000, header=b"Subject: large\r\n")
+    client = await server.logged_in()
+    await client.ask("SELECT INBOX")
+    await client.send(b"x SEARCH " + b" ".join(b"NOT BODY absent%d" % n for n in range(2000)) + b"\r\n")
+    await asyncio.sleep(0.1)
+    server.made[0].stopping()
+    assert await client.line() == "* BYE The server is shutting down"
+    await is_over(server)

@@ -264,6 +264,29 @@ async def test_the_server_stops(server: Server) -> None:
         HANDLERS[commands.Status] = real
 
 
+async def test_the_server_stops_in_the_midst_of_an_append(server: Server) -> None:
+    """Its message is taken, and goodbye is said after it; who does not finish is told so in the end."""
+    whole, half = await server.logged_in(), await server.logged_in()
+    for client in (whole, half):
+        await client.send(b"a APPEND INBOX {30}\r\n")
+        assert (await client.line()).startswith("+")
+        await client.send(b"Subject: x\r\n\r\n")
+    async with asyncio.timeout(20):
+        while not all(session.framer.held for session in server.made):
+            await asyncio.sleep(0.01)
+    for member in server.deadlines:
+        member.stop()
+    await whole.silent(0.05)
+    await whole.send(b"0123456789abcd\r\n\r\n")
+    assert (await whole.line()).startswith("a OK [APPENDUID ")
+    assert await whole.line() == "* BYE The server is shutting down"
+    assert await whole.closed()
+    for member in server.deadlines:
+        member.cut_off()
+    assert await half.line() == "* BYE The server is shutting down"
+    assert await half.closed()
+
+
 async def test_an_account_s_sessions_are_ended(server: Server) -> None:
     from storage import accounts
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.imap.conftest import Server
@@ -30,6 +32,22 @@ async def test_status(server: Server) -> None:
         """,
         client,
     )
+
+
+async def test_size_is_the_sum_of_the_sizes(server: Server) -> None:
+    """RFC 8438 §3; what a delivery puts in front of a message counts, as it does in RFC822.SIZE."""
+    client = await server.logged_in()
+    assert "* STATUS INBOX (SIZE 0)" in await client.ask("STATUS INBOX (SIZE)")
+    for prefix in (b"", b"Received: here\r\n"):
+        await put(server, b"hello", prefix=prefix)
+    await client.ask("SELECT INBOX")
+    await client.ask("COPY 2 INBOX")
+    sizes = [int(size) for size in re.findall(r"SIZE (\d+)", " ".join(await client.ask("FETCH 1:* RFC822.SIZE")))]
+    assert len(sizes) == 3 and sizes[1] == sizes[0] + 16
+    assert f"* STATUS INBOX (SIZE {sum(sizes)})" in await client.ask("STATUS INBOX (size)")
+    await client.ask(r"STORE 2 +FLAGS.SILENT \Deleted")
+    await client.ask("EXPUNGE")
+    assert f"* STATUS INBOX (SIZE {sizes[0] + sizes[2]})" in await client.ask("STATUS INBOX (SIZE)")
 
 
 async def test_status_claims_nothing_recent(server: Server) -> None:

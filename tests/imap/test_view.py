@@ -23,6 +23,7 @@ class Server:
 
     def __init__(self, *uids: int) -> None:
         self.flags = dict.fromkeys(uids, 0)
+        self.modseqs = dict.fromkeys(uids, 1)
         self.next = max(uids, default=0) + 1
         self.modseq = 1
         self.snapshot = Snapshot(MAILBOX, [self.page(n) for n in sorted({uid >> PAGE_BITS for uid in uids})])
@@ -30,7 +31,8 @@ class Server:
     def page(self, number: int) -> Page:
         uids = [uid for uid in self.flags if uid >> PAGE_BITS == number]
         zeros = [0] * len(uids)
-        return Page(number, self.modseq, uids, uids, [self.flags[u] for u in uids], zeros, zeros, zeros, zeros)
+        flags, modseqs = [self.flags[uid] for uid in uids], [self.modseqs[uid] for uid in uids]
+        return Page(number, self.modseq, uids, uids, flags, modseqs, zeros, zeros, zeros)
 
     def publish(self, touched: set[int]) -> None:
         self.modseq += 1
@@ -43,6 +45,7 @@ class Server:
         for gap in gaps:
             self.next += gap
             self.flags[self.next] = 0
+            self.modseqs[self.next] = self.modseq + 1
             touched.add(self.next >> PAGE_BITS)
             self.next += 1
         self.publish(touched)
@@ -50,6 +53,7 @@ class Server:
     def store(self, uids: set[int], bits: int) -> None:
         changed = {uid for uid in uids if self.flags[uid] != bits}
         self.flags.update(dict.fromkeys(changed, bits))
+        self.modseqs.update(dict.fromkeys(changed, self.modseq + 1))
         self.publish({uid >> PAGE_BITS for uid in changed})
 
     def expunge(self, uids: set[int]) -> None:
@@ -65,17 +69,17 @@ def _groups(pattern: bytes, text: bytes) -> tuple[bytes, ...]:
 
 
 class Client:
-    """What a client makes of the lines: one [UID, flags] a sequence number; UIDs are those of the view's numbering."""
+    """What a client makes of the lines: [UID, flags, MODSEQ] a sequence number, UIDs as the view numbers them."""
 
     FLAGS = {b"": 0, b"\\Answered": 2, b"\\Seen": 1, b"\\Answered \\Seen": 3}
 
     def __init__(self, server: Server, memo: Memo) -> None:
         self.view = SessionView(server.snapshot, memo)
-        self.known = [[uid, bits] for uid, bits in server.flags.items()]
+        self.known = [[uid, bits, server.modseqs[uid]] for uid, bits in server.flags.items()]
 
     def look(self, server: Server, *, expunge_ok: bool) -> list[bytes]:
         changes = self.view.advance(server.snapshot, expunge_ok=expunge_ok)
-        lines = b"".join([*changes.head(), *changes.flag_lines((), self.view.recent)]).splitlines()
+        lines = b"".join([*changes.head(), *changes.flag_lines((), self.view.recent, modseq=True)]).splitlines()
         for line in lines:
             self.hear(line, expunge_ok)
         return lines
@@ -90,12 +94,12 @@ class Client:
             assert seq > len(self.known)
             for new in range(len(self.known) + 1, seq + 1):
                 entry = self.view.snapshot.at(new)
-                self.known.append([entry.uid, entry.flags])
+                self.known.append([entry.uid, entry.flags, entry.modseq])
         else:
-            uid, text = _groups(rb"\(UID (\d+) FLAGS \((.*)\)\)", rest)
+            uid, modseq, text = _groups(rb"\(UID (\d+) MODSEQ \((\d+)\) FLAGS \((.*)\)\)", rest)
             assert self.known[seq - 1][0] == int(uid)
-            assert self.known[seq - 1][1] != self.FLAGS[text], "told of flags that it knew"
-            self.known[seq - 1][1] = self.FLAGS[text]
+            assert self.known[seq - 1][2] < int(modseq), "told of flags that it knew"
+            self.known[seq - 1][1:] = [self.FLAGS[text], int(modseq)]
 
 
 @st.composite
@@ -142,11 +146,14 @@ def check_look(client: Client, server: Server, *, expunge_ok: bool) -> None:
     before = [list(row) for row in client.known]
     client.look(server, expunge_ok=expunge_ok)
     if expunge_ok:
-        expected = [[uid, bits] for uid, bits in server.flags.items()]
+        expected = [[uid, bits, server.modseqs[uid]] for uid, bits in server.flags.items()]
     else:
         last = before[-1][0] if before else 0
-        expected = [[uid, server.flags.get(uid, bits)] for uid, bits in before]
-        expected += [[uid, bits] for uid, bits in server.flags.items() if uid > last]
+        expected = [
+            [uid, server.flags[uid], server.modseqs[uid]] if uid in server.flags else [uid, *known]
+            for uid, *known in before
+        ]
+        expected += [[uid, bits, server.modseqs[uid]] for uid, bits in server.flags.items() if uid > last]
     assert client.known == expected
     assert client.view.snapshot.uids() == [row[0] for row in expected]
     assert client.look(server, expunge_ok=expunge_ok) == []
@@ -162,7 +169,7 @@ def test_expunges_come_highest_first_then_exists_then_flags():
         b"* 4 EXPUNGE",
         b"* 2 EXPUNGE",
         b"* 4 EXISTS",
-        b"* 3 FETCH (UID 5 FLAGS (\\Seen))",
+        b"* 3 FETCH (UID 5 MODSEQ (3) FLAGS (\\Seen))",
     ]
 
 
@@ -173,7 +180,7 @@ def test_ghosts_keep_their_numbers_until_expunge_is_legal():
     assert client.look(server, expunge_ok=False) == []
     server.store({2}, 1)
     server.deliver([0])
-    assert client.look(server, expunge_ok=False) == [b"* 4 EXISTS", b"* 2 FETCH (UID 2 FLAGS (\\Seen))"]
+    assert client.look(server, expunge_ok=False) == [b"* 4 EXISTS", b"* 2 FETCH (UID 2 MODSEQ (3) FLAGS (\\Seen))"]
     assert client.view.snapshot.uids() == [1, 2, 3, 4]
     assert client.look(server, expunge_ok=True) == [b"* 1 EXPUNGE"]
 
@@ -194,7 +201,7 @@ def test_sessions_with_the_same_past_share_the_comparison_and_the_octets():
     found = [client.view.advance(server.snapshot, expunge_ok=True) for client in clients]
     assert found[0] is found[1] is found[2]
     assert next(found[0].head()) is next(found[1].head())
-    lines = [next(c.flag_lines((), client.view.recent)) for c, client in zip(found, clients, strict=True)]
+    lines = [next(c.flag_lines((), client.view.recent, modseq=False)) for c, client in zip(found, clients, strict=True)]
     assert lines[0] is lines[1]
 
 
@@ -230,10 +237,10 @@ def test_recent_is_the_session_s_own():
     assert mine.view.recent.count(server.snapshot) == 1
     server.store({1, 2}, 1)
     changes = mine.view.advance(server.snapshot, expunge_ok=True)
-    assert b"".join(changes.flag_lines((), mine.view.recent)) == (
+    assert b"".join(changes.flag_lines((), mine.view.recent, modseq=False)) == (
         b"* 1 FETCH (UID 1 FLAGS (\\Seen))\r\n* 2 FETCH (UID 2 FLAGS (\\Seen \\Recent))\r\n"
     )
-    assert other.look(server, expunge_ok=True)[1] == b"* 2 FETCH (UID 2 FLAGS (\\Seen))"
+    assert other.look(server, expunge_ok=True)[1] == b"* 2 FETCH (UID 2 MODSEQ (2) FLAGS (\\Seen))"
     server.expunge({2})
     assert mine.view.recent.count(server.snapshot) == 0
     assert mine.view.recent.touches(2, 5)

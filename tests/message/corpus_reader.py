@@ -8,7 +8,8 @@ Messages and sections are written line by line and every line ends in CRLF, exce
     ␊   at the end of a line: it ends in LF alone
     ∎   at the end of a line: no line end at all
     ␍   a CR, ␀ a NUL, ␉ a tab, \\xE9 the octet E9, \\\\ a backslash followed by x; anything else is UTF-8
-A section's answer NIL says that there is no such section. Nothing between two headings is the empty section.
+A section may be a partial one, as in `1<0.5>`. A section's answer NIL says that there is no such section. Nothing
+between two headings is the empty section.
 
 ENVELOPE and BODYSTRUCTURE are written as IMAP text over any number of lines; a string is quoted whatever it holds, with
 the same marks. `@1.2` is the number of octets of the answer that the file gives for section 1.2, `#1.2` of its LFs.
@@ -64,7 +65,8 @@ def all_cases() -> list[Case]:
 
 
 def split_section(name: str) -> tuple[tuple[int, ...], str]:
-    """`1.2.MIME` as (1, 2) and MIME."""
+    """`1.2.MIME` as (1, 2) and MIME; a partial is left aside."""
+    name = name.partition("<")[0]
     words = name.split(".")
     numbers = [int(word) for word in words if word.isdigit()]
     return tuple(numbers), words[-1] if words[-1] and not words[-1].isdigit() else ""

@@ -120,14 +120,15 @@ class Reader:
         self.expect(b")")
         return tuple(values)
 
-    def body(self, extended: bool) -> tuple[Any, ...]:
+    def body(self, extended: bool, shown: bool) -> tuple[Any, ...]:
+        """extended: there is extension data; shown: in the result too."""
         self.expect(b"(")
         value: tuple[Any, ...]
         extension: tuple[Any, ...]
         if self.text.startswith(b"(", self.at):
             parts = []
             while self.text.startswith(b"(", self.at):
-                parts.append(self.body(extended))
+                parts.append(self.body(extended, shown))
             self.expect(b" ")
             value = (*parts, self.string())
             extension = (self.params, self.disposition, self.language, self.nstring)
@@ -140,13 +141,14 @@ class Reader:
                 value += (self.number(),)
             elif (kind, subtype) == (b"message", b"rfc822"):
                 self.expect(b" ")
-                value += self.sequence(self.envelope, lambda: self.body(extended), self.number)
+                value += self.sequence(self.envelope, lambda: self.body(extended, shown), self.number)
             elif kind == b"multipart":
                 raise self.fail("at least one body in a multipart")
             extension = (self.nstring, self.disposition, self.language, self.nstring)
         if extended:
             self.expect(b" ")
-            value += self.sequence(*extension)
+            data = self.sequence(*extension)
+            value += data if shown else ()
         self.expect(b")")
         return value
 
@@ -158,8 +160,9 @@ def envelope(text: bytes) -> tuple[Any, ...]:
     return value
 
 
-def body(text: bytes, extended: bool = True) -> tuple[Any, ...]:
+def body(text: bytes, *, extended: bool = True, shown: bool = True) -> tuple[Any, ...]:
+    """What BODYSTRUCTURE says, or BODY, which is not extended; shown: the extension data too."""
     reader = Reader(text)
-    value = reader.body(extended)
+    value = reader.body(extended, shown)
     assert reader.at == len(text), "something follows the body structure"
     return value

@@ -80,3 +80,52 @@ def test_every_codec_of_the_table_decodes_anything(codec: str) -> None:
 @given(st.binary(max_size=30), st.sampled_from(NAMES) | st.binary(max_size=10))
 def test_any_octets_become_storable_text(octets: bytes, charset: str | bytes) -> None:
     charsets.to_text(octets, charset).encode()
+
+
+def in_pieces(octets: bytes, charset: str, piece: int) -> str:
+    return "".join(charsets.texts(lambda: (octets[at : at + piece] for at in range(0, len(octets), piece)), charset))
+
+
+@pytest.mark.parametrize("piece", [1, 2, 3, 5])
+@pytest.mark.parametrize(
+    ("charset", "text"),
+    [
+        ("utf-8", "Grüße 日本語 🙂"),
+        ("utf-16", "Grüße 日本語 🙂"),
+        ("utf-16le", "Grüße 🙂"),
+        ("utf-7", "Grüße, 日本語"),
+        ("iso-2022-jp", "abc 日本語 def"),
+        ("shift_jis", "日本語ソ表"),
+        ("euc-kr", "한국어"),
+        ("gb18030", "中文 ü 🙂"),
+        ("big5", "中文"),
+        ("hz", "abc 中文 def"),
+        ("windows-1252", "Grüße – “x”"),
+        ("koi8-r", "Привет"),
+    ],
+)
+def test_characters_across_pieces(charset: str, text: str, piece: int) -> None:
+    octets = text.encode(charsets.codec_of(charset) or "")
+    assert in_pieces(octets, charset, piece) == text
+    # Wrongly declared, it is UTF-8 all the same.
+    assert in_pieces(text.encode(), "us-ascii", piece) == text
+
+
+@SETTINGS
+@given(
+    st.lists(
+        st.sampled_from([b"a", b"\xc3\xbc", b"\xff", b"\x81", b"+2AA-", b"\x1b$B", b"\x1b(B", b"\0"]), max_size=12
+    ),
+    st.sampled_from(
+        ["utf-8", "us-ascii", "utf-16", "utf-7", "shift_jis", "windows-1253", "iso-2022-jp", "x-none", "big5"]
+    ),
+    st.integers(1, 5),
+)
+def test_anything_in_pieces_is_what_it_is_as_a_whole(pieces: list[bytes], charset: str, piece: int) -> None:
+    octets = b"".join(pieces)
+    assert in_pieces(octets, charset, piece) == charsets.to_text(octets, charset)
+
+
+def test_a_shift_sequence_without_end_is_not_held() -> None:
+    pieces = [b"+", *[b"AOQA" * 5000] * 50]
+    assert max(map(len, charsets.texts(lambda: pieces, "utf-7"))) < 5 * 20_000

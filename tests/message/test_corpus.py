@@ -7,10 +7,10 @@ import pytest
 from mailserver.delivery import take_apart
 from mailserver.message import bodystructure, structure, summary
 from storage import layout
-from tests.message import imap_reader
+from tests.message import generated, imap_reader
 from tests.message.corpus_reader import Case, all_cases, split_section
 
-CASES = all_cases()
+CASES = all_cases() + generated.cases()
 
 
 def ids(case: Case) -> str:
@@ -18,7 +18,7 @@ def ids(case: Case) -> str:
 
 
 def test_the_corpus_is_there() -> None:
-    assert len(CASES) >= 60
+    assert len(CASES) >= 115
 
 
 @pytest.mark.parametrize("case", CASES, ids=ids)
@@ -36,9 +36,8 @@ def test_bodystructure(case: Case) -> None:
     read = imap_reader.body(text)
     if case.bodystructure is not None:
         assert read == case.bodystructure
-    plain = summary.body(case.message, tree)
-    imap_reader.body(plain, extended=False)
-    assert bodystructure.without_extensions(text) == plain
+    plain = bodystructure.without_extensions(text)
+    assert imap_reader.body(plain, extended=False) == imap_reader.body(text, shown=False)
 
 
 @pytest.mark.parametrize("case", CASES, ids=ids)
@@ -46,6 +45,8 @@ def test_sections(case: Case) -> None:
     tree = structure.parse(case.message)
     stored = structure.unpack(structure.pack(tree), len(case.message), tree.header_end)
     for name, expected in case.sections.items():
+        if "<" in name:  # tests/imap/test_corpus.py asks for these
+            continue
         path, kind = split_section(name)
         place = structure.locate(tree, path, kind)
         octets = None if place is None else case.message[slice(*place)]

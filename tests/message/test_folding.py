@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailserver.message.folding import collapse, fold
+from mailserver.message import folding
+from mailserver.message.folding import collapse, fold, folded
 from tests.message.messages import SETTINGS
 
 
@@ -75,3 +76,43 @@ def test_bombs_are_folded_in_linear_time(unit: str) -> None:
     start = process_time()
     assert len(fold(text)) <= 7 * len(text)
     assert process_time() - start < 3
+
+
+SPECIAL = [
+    "a",
+    "ß",
+    "\u0301",
+    "\u0323",
+    " ",
+    "\u00a0",
+    "\n",
+    "한",
+    "\u1112",
+    "\u1161",
+    "\u11ab",
+    "ﾌ",
+    "ﾞ",
+    "か",
+    "\u3099",
+]
+SPECIAL += ["\ufdfa", "¨", "文", "İ", "ı", "Σ", "\U00011099", "\U000110ba", "\u0f71", "\u0f72", "\u3300", "①", "－"]
+
+
+@SETTINGS
+@given(st.lists(st.text(st.sampled_from(SPECIAL), max_size=4) | st.text(max_size=3), max_size=12))
+def test_pieces_are_folded_as_the_whole(pieces: list[str]) -> None:
+    assert "".join(folded(pieces)) == collapse(fold("".join(pieces)))
+
+
+def test_nothing_combines_with_what_begins() -> None:
+    """All of Unicode but ideographs: cutting before a letter that counts as a border changes nothing."""
+    for char in map(chr, [*range(0x80, 0x3400), *range(0xA000, 0x20000)]):
+        if folding._begins(char):
+            for before in ("e\u0323\u0301", "\u1112\u1161", "が", "한"):
+                assert fold(before) + fold(char) == fold(before + char), hex(ord(char))
+
+
+@pytest.mark.parametrize("unit", ["\u0301\u0323", "\u1161", "①"])
+def test_what_has_no_border_is_not_held_for_ever(unit: str) -> None:
+    pieces = [unit * 1000] * 200
+    assert max(map(len, folded(pieces))) < 7 * (folding.MAX_HELD + 2000)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from time import process_time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -52,7 +54,7 @@ def test_select(header: bytes, names: list[bytes], exclude: bool, expected: byte
 @given(soup, st.frozensets(st.sampled_from([b"from", b"to", b"content-type", b"subject", b""])))
 def test_a_selection_and_its_opposite_are_the_header(octets: bytes, names: frozenset[bytes]) -> None:
     header = octets[: structure.parse(octets).header_end]
-    fields = headers.fields(header)
+    fields = list(headers.fields(header))
     end = fields[-1][2] if fields else 0
     assert [start for _, start, _ in fields] == [0, *[stop for _, _, stop in fields[:-1]]][: len(fields)]
     empty_line = header[end:]
@@ -60,13 +62,25 @@ def test_a_selection_and_its_opposite_are_the_header(octets: bytes, names: froze
     for exclude in (False, True):
         kept = b"".join(header[start:stop] for name, start, stop in fields if (name in names) is not exclude)
         assert headers.select(header, names, exclude) == kept + empty_line
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(headers, "PIECE", 0)
+        assert list(headers.fields(header)) == fields
+        for exclude in (False, True):
+            expected = [header[start:stop] for name, start, stop in fields if (name in names - {b""}) is not exclude]
+            assert headers.select(header, names, exclude) == b"".join(expected) + empty_line
+
+
+@pytest.mark.parametrize("unit", [b"x\n", b"To: x\n", b"X: y\r\n z\r\n"])
+def test_a_header_of_many_lines(unit: bytes) -> None:
+    header = unit * (3_000_000 // len(unit)) + b"\r\n"
+    start = process_time()
+    assert headers.select(header, frozenset((b"from", b"to", b"subject"))) in (b"\r\n", header)
+    assert headers.select(header, frozenset((b"from", b"subject")), exclude=True) == header
+    assert list(headers.values(header, b"from")) == []
+    assert process_time() - start < 20
 
 
 def test_values() -> None:
     assert list(headers.values(HEADER, b"subject")) == [b"one\ttwo", b"again"]
     assert headers.value(HEADER, b"x") == b"1"
     assert headers.value(HEADER, b"y") is None
-
-
-def test_decode() -> None:
-    assert headers.decode(b" =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\n =?utf-8?q?_dir?= \r\n") == "Grüße dir"

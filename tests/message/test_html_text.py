@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+from html import unescape
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,3 +52,43 @@ def test_without_attributes() -> None:
 )
 def test_anything_is_read(pieces: list[str]) -> None:
     html_text.text_of("".join(pieces))
+
+
+@SETTINGS
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                *("<", ">", "<!--", "-->", "--", "<style>", "</style>", "</style ", "<script ", "</script>", "/"),
+                *("<a href='x y'>", "<a", "&amp;", "&am", "&#65;", "&#", "65", ";", "text", " ", "=", '"', "&notin"),
+            ]
+        ),
+        max_size=20,
+    ).map("".join),
+    st.integers(1, 7),
+)
+def test_pieces_are_read_as_the_whole(html: str, piece: int) -> None:
+    pieces = [html[at : at + piece] for at in range(0, len(html), piece)]
+    assert "".join(html_text.texts(pieces)) == reference(html) == html_text.text_of(html)
+
+
+def reference(html: str) -> str:
+    """The same by patterns over all of the text."""
+    html = re.sub(r"(?is)<!--.*?(?:-->|\Z)|<(style|script)(?=[\s>/]).*?(?:</\1[^<>]*>?|\Z)", hidden, html)
+    tag = re.compile(r"<[a-zA-Z/!?][^<>]*(?:>|\Z)")
+    return unescape(tag.sub(lambda found: html_text._kept(found), html))
+
+
+def hidden(found: re.Match[str]) -> str:
+    closed = found[0].endswith("-->") and len(found[0]) >= 7 if not found[1] else "</" + found[1] in found[0].lower()
+    return " " if closed else ""
+
+
+@pytest.mark.parametrize("unit", ["<a ", "<a", "&#1", "<!--", "<style>", "x", "<a b='c", "</style"])
+def test_little_is_held(unit: str) -> None:
+    pieces = [unit * 1000] * 100
+    held = longest = 0
+    for text in html_text.texts(pieces):
+        held = max(held, len(text))
+        longest += len(text)
+    assert held <= html_text.MAX_TAG + 3 * len(pieces[0])

@@ -77,3 +77,36 @@ def test_what_was_encoded_comes_back(data: bytes) -> None:
 @given(st.binary(max_size=100), st.sampled_from([b"base64", b"quoted-printable", b"x-uuencode"]))
 def test_anything_is_read(data: bytes, encoding: bytes) -> None:
     transfer.decode(data, encoding)
+
+
+@SETTINGS
+@given(st.lists(st.sampled_from([b"QUJD", b"Q", b"Q=", b"==", b"\r\n", b"-", b"\xff"])), st.integers(1, 9))
+def test_base64_in_pieces(parts: list[bytes], piece: int) -> None:
+    octets = b"(" + b"".join(parts) + b")"
+    assert b"".join(transfer.pieces(octets, 1, len(octets) - 1, b"base64", piece)) == transfer.base64(octets)
+
+
+@SETTINGS
+@given(
+    st.lists(st.sampled_from([b"=C3", b"=", b"=\r\n", b"\r", b"\n", b"x", b"= ", b"M#0V%T"]), max_size=9).map(b"".join),
+    st.sampled_from([b"quoted-printable", b"x-uuencode"]),
+    st.integers(60, 200),
+)
+def test_lines_in_pieces(line: bytes, encoding: bytes, piece: int) -> None:
+    octets = (line + b"\n") * 20
+    whole = transfer.decode(octets, encoding)
+    assert b"".join(transfer.pieces(octets, 0, len(octets), encoding, piece)) == whole
+
+
+@pytest.mark.parametrize("piece", [3, 4, 5, 6, 7])
+def test_a_long_line_is_not_cut_within_an_escape(piece: int) -> None:
+    octets = b"=C3=BC." * 50
+    assert b"".join(transfer.pieces(octets, 0, len(octets), b"quoted-printable", piece)) == "ü.".encode() * 50
+
+
+def test_pieces_are_small() -> None:
+    for encoding in (b"7bit", b"base64", b"quoted-printable", b"x-uuencode"):
+        for octets in (b"QUJDREVG\r\n" * 20_000, b"x" * 200_000, b"=" * 200_000):
+            longest = max(map(len, transfer.pieces(octets, 0, 200_000, encoding)))
+            # A line of uuencode may say that it stands for more octets than it has.
+            assert longest <= transfer.PIECE * (32 if encoding == b"x-uuencode" else 1)

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import resource
+import subprocess
+import sys
+
 import pytest
 
-from mailserver.net.limits import ConnectionLimit, FailureWindow, Limits, address_key, is_loopback
+from mailserver.net.limits import ConnectionLimit, FailureWindow, Limits, address_key, is_loopback, most_connections
+from mailserver.net.tally import Share, Tally
 
 
 @pytest.mark.parametrize(
@@ -132,3 +137,40 @@ def test_remembered_failures_are_bounded() -> None:
     clock.now += 58.5  # b has passed, c and d have not
     window.failed("e")
     assert [window.blocked_for(key) > 0 for key in "bcde"] == [False, True, True, True]
+
+
+def test_some_descriptors_are_kept_whoever_asks() -> None:
+    """SMTP's and IMAP's connections count together, those of trusted networks too."""
+    limits = Limits(["127.0.0.0/8"])
+    limits.most = 3
+    smtp, imap = limits.connections(100, 100), limits.connections(100)
+    assert smtp.admit("127.0.0.1") and smtp.admit("192.0.2.1") and imap.admit("127.0.0.1")
+    assert not imap.admit("127.0.0.1") and not smtp.admit("127.0.0.1")
+    smtp.release("192.0.2.1")
+    assert imap.admit("192.0.2.2")
+
+
+def test_connections_that_the_system_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    for soft, most in ((1024, 768), (256, 128), (resource.RLIM_INFINITY, sys.maxsize)):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, soft=soft: (soft, soft))
+        assert most_connections() == most
+
+
+def test_as_many_descriptors_as_the_system_lets_us_have() -> None:
+    code = """
+import resource
+from mailserver.net.limits import most_connections, raise_descriptor_limit
+resource.setrlimit(resource.RLIMIT_NOFILE, (300, 900))
+raise_descriptor_limit()
+print(most_connections())
+"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "644\n"
+
+
+def test_kinds_of_listeners_are_counted_apart() -> None:
+    """Whoever reads mail by many connections, on whichever worker, may still send some."""
+    tally = Tally(2)
+    imap = Limits((), Share(tally, 0)).connections(100, kind="imap")
+    smtp = Limits((), Share(tally, 1)).connections(100, 3, kind="smtp")
+    assert all(imap.admit("192.0.2.1") for _ in range(50))
+    assert [smtp.admit("192.0.2.1") for _ in range(4)] == [True, True, True, False]

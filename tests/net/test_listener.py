@@ -8,7 +8,7 @@ import pytest
 from mailserver.net.connection import Connection
 from mailserver.net.deadlines import Deadlines
 from mailserver.net.listener import Listener, stop_connections
-from tests.net.tools import Server, run
+from tests.net.tools import Server, Tls, run
 
 
 class Greeter(Connection):
@@ -77,5 +77,65 @@ def test_several_sockets(loop: str) -> None:
             writer.close()
         listener.close()
         await stop_connections(deadlines, 0.1)
+
+    run(loop, main)
+
+
+class Late(Busy):
+    """Has a last word when it is cut off."""
+
+    def cut_short(self) -> None:
+        self.write(b"too late\r\n")
+        self.close()
+
+
+def test_who_takes_too_long_may_say_so(loop: str) -> None:
+    async def main() -> None:
+        async with Server(Late) as server:
+            reader, writer = await server.connect()
+            await reader.readline()
+            await stop_connections(server.deadlines, 0.1)
+            assert await reader.read() == b"too late\r\n"
+            assert not len(server.deadlines)
+            writer.close()
+
+    run(loop, main)
+
+
+def test_a_handshake_under_way_ends_with_a_goodbye(loop: str, tls: Tls) -> None:
+    """Who has been accepted just before the stop learns of it in the protocol's words."""
+
+    async def main() -> None:
+        async with Server(lambda deadlines: Polite(deadlines, tls.server)) as server:
+            client = socket.create_connection(("127.0.0.1", server.port))
+            while not len(server.deadlines):
+                await asyncio.sleep(0.01)
+            server.listener.close()
+            stopping = asyncio.create_task(stop_connections(server.deadlines, 20))
+            await asyncio.sleep(0)
+
+            def talk() -> bytes:
+                client.settimeout(20)
+                with tls.client.wrap_socket(client, server_hostname="localhost") as secure:
+                    said = b""
+                    while piece := secure.recv(100):
+                        said += piece
+                    return said
+
+            assert await asyncio.to_thread(talk) == b"hello\r\nserver stops\r\n"
+            await stopping
+
+    run(loop, main)
+
+
+def test_no_answer_waits_for_a_delayed_ack(loop: str) -> None:
+    async def main() -> None:
+        async with Server(Greeter) as server:
+            reader, writer = await server.connect()
+            assert await reader.readline() == b"hello\r\n"
+            (member,) = server.deadlines
+            sock = member.transport.get_extra_info("socket")
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            writer.close()
 
     run(loop, main)

@@ -21,7 +21,7 @@ def data_dir(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def handshake(server: ssl.SSLContext, client: ssl.SSLContext, name: str) -> ssl.SSLObject:
+def handshake(server: ssl.SSLContext, client: ssl.SSLContext, name: str | None) -> ssl.SSLObject:
     """Both sides in memory; raises what either side raises. The client's view is returned."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     ours = server.wrap_bio(to_server, to_client, server_side=True)
@@ -84,35 +84,74 @@ def test_key_is_for_its_owner_only(data_dir: Path) -> None:
     assert sorted(path.name for path in (data_dir / "tls").iterdir()) == ["server.crt", "server.key"]
 
 
-def test_reload(data_dir: Path) -> None:
+def renewed(data_dir: Path, name: str = "new.example.org") -> None:
+    make_self_signed(data_dir / "tls" / "server.crt", data_dir / "tls" / "server.key", [name])
+
+
+def test_renewed_files_count_from_their_use_on(data_dir: Path) -> None:
     certificates = Certificates(TlsConfig(), data_dir)
     before = certificates.server_context()
     old_fingerprint = certificates.fingerprint()
     assert certificates.server_context() is before
     old_client = trusting(data_dir)
-    make_self_signed(certificates.certificate, certificates.key, ["new.example.org"])
-    certificates.reload()
+    renewed(data_dir)
+    pem = certificates.read(TlsConfig())
+    assert certificates.server_context() is before, "reading is not using"
+    assert certificates.use(pem)
     assert certificates.server_context() is not before
-    assert certificates.fingerprint() != old_fingerprint
+    assert certificates.fingerprint() == pem.fingerprint() != old_fingerprint
     handshake(certificates.server_context(), trusting(data_dir), "new.example.org")
     with pytest.raises(ssl.SSLCertVerificationError):
         handshake(certificates.server_context(), old_client, "localhost")
     handshake(before, old_client, "localhost")  # who has the old context keeps it
 
 
+def test_files_as_they_were_change_nothing(data_dir: Path) -> None:
+    certificates = Certificates(TlsConfig(), data_dir)
+    before = certificates.server_context()
+    assert not certificates.use(certificates.read(TlsConfig()))
+    assert certificates.server_context() is before
+
+
+def test_a_lasting_context_is_always_of_today(data_dir: Path) -> None:
+    """Whether or not the client says whom it wants to reach, and with the names that were offered."""
+    certificates = Certificates(TlsConfig(), data_dir)
+    lasting = certificates.lasting_context("http/1.1")
+    handshake(lasting, trusting(data_dir), "localhost")
+    renewed(data_dir)
+    certificates.use(certificates.read(TlsConfig()))
+    client = trusting(data_dir)
+    client.set_alpn_protocols(["http/1.1"])
+    assert handshake(lasting, client, "new.example.org").selected_alpn_protocol() == "http/1.1"
+    client.check_hostname = False
+    handshake(lasting, client, None)
+
+
+def test_other_files_by_other_settings(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    certificates = Certificates(TlsConfig(), data_dir)
+    certificates.server_context()
+    other = tmp_path_factory.mktemp("other")
+    make_self_signed(other / "a.crt", other / "a.key", ["a.example.org"])
+    assert certificates.use(certificates.read(TlsConfig(certificate=other / "a.crt", key=other / "a.key")))
+    handshake(certificates.server_context(), ssl.create_default_context(cafile=str(other / "a.crt")), "a.example.org")
+
+
 def test_bad_files_leave_the_old_context(data_dir: Path) -> None:
     certificates = Certificates(TlsConfig(), data_dir)
     before = certificates.server_context()
-    certificates.key.write_text("rubbish")
+    (data_dir / "tls" / "server.key").write_text("rubbish")
     with pytest.raises(CertificateError, match=r"server\.key"):
-        certificates.reload()
-    assert certificates.server_context() is before
-    certificates.certificate.unlink()
+        certificates.read(TlsConfig())
+    (data_dir / "tls" / "server.crt").unlink()
     with pytest.raises(CertificateError, match=r"server\.crt"):
-        certificates.reload()
+        certificates.read(TlsConfig())
     with pytest.raises(CertificateError):
-        certificates.fingerprint()
+        Certificates(TlsConfig(), data_dir).fingerprint()
     assert certificates.server_context() is before
+
+
+def test_a_key_is_not_printed(data_dir: Path) -> None:
+    assert "PRIVATE" not in repr(Certificates(TlsConfig(), data_dir).read(TlsConfig()))
 
 
 def test_fingerprint_is_the_one_openssl_prints(data_dir: Path) -> None:

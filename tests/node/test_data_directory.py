@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -156,6 +157,28 @@ def test_waiting_has_an_end(base: Path) -> None:
         subject.take_lock(directory, "two", 0.3)
     assert 0.25 < time.monotonic() - began < 30
     os.close(held)
+
+
+def test_a_server_is_not_waited_for(base: Path) -> None:
+    """It will hold the directory for as long as it runs; a command will soon be done."""
+    directory, _ = make(base / "data")
+    held = subject.take_lock(directory, subject.SERVER)
+    assert subject.server_pid(directory) == os.getpid()
+    with pytest.raises(Held):
+        subject.take_lock(directory, "another", 3600)
+    os.close(held)
+    assert subject.server_pid(directory) is None
+
+
+def test_what_a_dead_server_wrote_in_the_lock_is_not_believed(base: Path) -> None:
+    """Another holder has not said yet who it is."""
+    directory, _ = make(base / "data")
+    held = subject.take_lock(directory, "a command")
+    with subprocess.Popen(["true"]) as dead:
+        dead.wait()
+    directory.lock.write_text(json.dumps({"pid": dead.pid, "what": subject.SERVER}))
+    threading.Timer(0.2, os.close, (held,)).start()
+    os.close(subject.take_lock(directory, "next", 30))
 
 
 # server.json --------------------------------------------------------------------------------------------------------

@@ -138,6 +138,7 @@ async def test_half_closed_client_gets_all_answers(host: Host) -> None:
         "354 End d",
         "250 2.0.0",
         "250 2.0.0",
+        "421 4.4.2",
         "",
     ]
 
@@ -147,7 +148,9 @@ async def test_message_without_its_end_is_not_stored(host: Host) -> None:
     talk = await host.talk()
     talk.send(b"HELO x\r\nMAIL FROM:<>\r\nRCPT TO:<alice@example.org>\r\nDATA\r\n" + marker + b"\r\n.")
     talk.writer.write_eof()
-    assert (await talk.rest()).endswith("354 End data with <CR><LF>.<CR><LF>\r\n")
+    assert (await talk.rest()).endswith(
+        "354 End data with <CR><LF>.<CR><LF>\r\n421 4.4.2 Connection ended without QUIT; closing\r\n"
+    )
     assert not any(marker in message for message in await alice_has(host))
 
 

@@ -180,3 +180,32 @@ async def test_many_sessions_at_once(host: Host, people: People, certificates: C
     assert all(reply.startswith("250") for reply in replies)
     assert len(await host.inbox(people.alice)) == 41
     assert len(await host.inbox(people.bob)) == 40
+
+
+async def test_other_settings_in_the_midst_of_things(host: Host, people: People) -> None:
+    """The next command and the next message go by them; a message that is being received keeps its bounds."""
+    config = host.receiving.config
+    talk = await (await host.talk()).hello()
+    await talk.envelope("x@elsewhere.example", "alice@example.org")
+    assert (await talk.ask("DATA")).startswith("354")
+    host.receiving.reconfigure(
+        config.model_copy(
+            update={
+                "server": config.server.model_copy(update={"hostname": "new.example.org"}),
+                "mail": config.mail.model_copy(update={"max_message_octets": 4 * KIB}),
+                "smtp": config.smtp.model_copy(update={"max_recipients": 1, "greeting": "Hello"}),
+            }
+        )
+    )
+    assert (await talk.ask(big(60) + b".\r\n")).startswith("250")
+    assert (await talk.ask("MAIL FROM:<x@elsewhere.example> SIZE=5000")).startswith("552 5.3.4")
+    await talk.envelope("x@elsewhere.example", "alice@example.org")
+    assert (await talk.ask("RCPT TO:<bob@example.org>")).startswith("452 4.5.3")
+    assert (await talk.message(big(60))).startswith("552 5.3.4")
+    new = await host.talk()
+    assert await new.reply() == "220 new.example.org Hello\r\n"
+    assert "SIZE 4096" in await new.ask("EHLO client.example.net")
+    new.close()
+    talk.close()
+    (message,) = await host.inbox(people.alice)
+    assert b"by new.example.org" in message

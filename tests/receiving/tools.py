@@ -54,7 +54,7 @@ class Host:
         self.deadlines = Deadlines()
         self.logins = Logins(store, config.auth, self.limits)
         self.receiving = Receiving(config, store, self.logins, self.limits, self.sessions, certificates, self.deadlines)
-        self.client = ssl.create_default_context(cafile=str(certificates.certificate))
+        self.client = ssl.create_default_context(cadata=certificates.read(config.tls).chain.decode())
         self.connections: list[SmtpConnection] = []
         mx, submission = MxPolicy(self.receiving), SubmissionPolicy(self.receiving)
         self._kinds = {"mx": (mx, False), "submission": (submission, False), "submissions": (submission, True)}

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from config.schema import Config
 from storage import content, mailboxes
 from storage.records import INBOX, AccountId, Placed, Placement
 from storage.store import Store
+from tests.support.proxy import PostgresProxy
 
 ALICE = AccountId(1)
 BOB = AccountId(2)
@@ -46,17 +50,17 @@ async def open_store(database: str, tmp_path: Path, group_commit: str) -> AsyncI
     """Opens stores on one database, as so many workers."""
     opened: list[Store] = []
 
-    async def open_one(redis_url: str | None = None, **settings: Any) -> Store:
+    async def open_one(redis_url: str | None = None, dsn: str = database, worker: str = "", **settings: Any) -> Store:
         config = Config()
         store = await Store.open(
             config.storage.model_copy(update={"group_commit": group_commit, **settings}),
             mail=config.mail,
-            dsn=database,
+            dsn=dsn,
             redis_url=redis_url,
             blobs=str(tmp_path / "blobs"),
             install_key=b"i" * 32,
             master_key=b"m" * 32,
-            worker=f"worker {len(opened)}",
+            worker=worker or f"worker {len(opened)}",
         )
         opened.append(store)
         return store
@@ -73,6 +77,42 @@ async def store(open_store: OpenStore) -> Store:
     for account in (ALICE, BOB):
         await mailboxes.create_account_state(store, account)
     return store
+
+
+@pytest.fixture
+async def broken(store: Store, open_store: OpenStore, proxy: PostgresProxy, database: str) -> AsyncIterator[Store]:
+    """A store whose connections pass the proxy; `store` beside it knows the truth."""
+    made: Store = await open_store(dsn=proxy.dsn_of(database), lock_timeout_seconds=2, statement_timeout_seconds=1)
+    await until_problems(made)
+    yield made
+    proxy.heal()
+    await made.close()
+
+
+@asynccontextmanager
+async def read_only(dsn: str) -> AsyncIterator[None]:
+    """A database that takes no writes, for connections that begin from now on; those that were there are ended."""
+    conn = await asyncpg.connect(dsn)
+    name = await conn.fetchval("SELECT current_database()")
+    await conn.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    await conn.fetch(_END_OTHERS)
+    try:
+        yield
+    finally:
+        await conn.execute(f"SET default_transaction_read_only = off; ALTER DATABASE {name} RESET ALL")
+        await conn.close()
+
+
+_END_OTHERS = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()
+"""
+
+
+async def until_problems(store: Store, *names: str) -> None:
+    """Waits until exactly these parts are said to be wrong."""
+    async with asyncio.timeout(20):
+        while set(await store.healthy()) != set(names):
+            await asyncio.sleep(0.02)
 
 
 async def deliver(

@@ -54,3 +54,12 @@ def test_canonical_means_every_octet() -> None:
             if text[at : at + 1] != octet:
                 assert base64_lines.decode(text[:at] + octet + text[at + 1 :]) is None
     assert base64_lines.decode(b"") is None
+
+
+@pytest.mark.parametrize("size", [0, 1, 56, 57, 58, 114, 500])
+def test_a_range_is_that_of_the_whole(size: int) -> None:
+    data = bytes(range(250)) * 2
+    whole = base64_lines.encode(data[:size])
+    for start in range(0, len(whole) + 1, 3):
+        for stop in range(start, len(whole) + 1):
+            assert base64_lines.encode_range(data[:size], start, stop) == whole[start:stop]

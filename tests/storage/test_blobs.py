@@ -1,129 +1,139 @@
-"""The contract of a blob store, and what the sweeper may and may not remove."""
+"""The contract of a blob store, which each of them must fulfil, and what the sweeper may and may not remove."""
 
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from config.schema import StorageConfig
 from storage import blobs, housekeeping
-from storage.blobs import BlobStore, DirectoryBlobs
-from storage.errors import NotFound, Unavailable
-from storage.keys import Keys, WrongKey
+from storage.blobs import BlobStore
+from storage.directory_blobs import DirectoryBlobs
+from storage.errors import NotFound
+from storage.s3_blobs import S3Blobs
 from storage.store import Store
+from tests.storage.blob_stores import KINDS, all_listed, blobs_of_kind, keys, s3_blobs
 from tests.storage.conftest import deliver
+from tests.support.s3 import BUCKET, S3Server
 
-CONTENTS = [b"", b"x", b"text " * 20_000, bytes(range(256)) * 4096]
-
-
-def keys(install: bytes = b"i" * 32) -> Keys:
-    return Keys(None, install, b"m" * 32)  # type: ignore[arg-type]
-
-
-@pytest.fixture(params=["directory"])
-async def store_of_blobs(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[BlobStore]:
-    held = DirectoryBlobs(tmp_path / "b", keys())
-    yield held
-    await held.close()
+CONTENTS = {
+    "empty": b"",
+    "one": b"x",
+    "text": b"text " * 20_000,
+    "binary": bytes(range(256)) * 4096,
+    "of several parts": random.Random(1).randbytes(11 << 20),
+}
 
 
-@pytest.mark.parametrize("content", CONTENTS, ids=["empty", "one", "text", "binary"])
-async def test_what_was_put_is_got(store_of_blobs: BlobStore, content: bytes) -> None:
-    ref = await store_of_blobs.put(content)
+@pytest.fixture(params=KINDS)
+async def held(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[BlobStore]:
+    async with blobs_of_kind(request.param, tmp_path, request) as store:
+        yield store
+
+
+# The contract ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("content", CONTENTS.values(), ids=CONTENTS)
+async def test_what_was_put_is_got(held: BlobStore, content: bytes) -> None:
+    ref = await held.put(content)
     assert len(ref) == blobs.REF_OCTETS
-    assert await store_of_blobs.get(ref) == content
+    assert await held.get(ref) == content
+    assert await held.get(ref) == content
 
 
-async def test_equal_contents_meet(store_of_blobs: BlobStore) -> None:
-    refs = await asyncio.gather(*(store_of_blobs.put(b"same") for _ in range(20)))
+async def test_those_that_are_missing_are_named(held: BlobStore) -> None:
+    there, absent = await held.put(b"x"), blobs.ref_now(b"n" * 32)
+    assert await held.missing([there, absent]) == [absent]
+    await held.remove([there])
+    assert await held.missing([there]) == [there]
+
+
+async def test_equal_contents_meet(held: BlobStore) -> None:
+    refs = await asyncio.gather(*(held.put(b"same") for _ in range(20)))
     assert len(set(refs)) == 1
-    assert await store_of_blobs.put(b"other") != refs[0]
+    assert await held.put(b"other") != refs[0]
+    assert sorted(await all_listed(held)) == sorted({refs[0], await held.put(b"other")})
 
 
-async def test_removed_and_absent(store_of_blobs: BlobStore) -> None:
-    ref = await store_of_blobs.put(b"x")
-    await store_of_blobs.remove([ref, ref])
-    with pytest.raises(NotFound):
-        await store_of_blobs.get(ref)
-
-
-async def test_listing_by_generation(store_of_blobs: BlobStore) -> None:
-    ref = await store_of_blobs.put(b"x")
-    now = blobs.generation_of(ref)
-    assert await store_of_blobs.listed(now) == []
-    assert await store_of_blobs.listed(now + 1) == [ref]
-
-
-async def test_the_way_to_a_blob_is_durable_whoever_made_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another process made the folder and died, perhaps, before it made that durable."""
-    root = tmp_path / "b"
-    ref = await DirectoryBlobs(root, keys()).put(b"x")
-    kept: list[Path] = []
-    real = blobs._fsync
-    monkeypatch.setattr(blobs, "_fsync", lambda path: (kept.append(path), real(path)))
-    held = DirectoryBlobs(root, keys())
-    await held.put(b"x")
-    folder = held._path(ref).parent
-    assert {folder, folder.parent, root, tmp_path} <= set(kept)
-
-
-async def test_a_disk_that_stands_still(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    held = DirectoryBlobs(tmp_path, keys())
-    monkeypatch.setattr(blobs, "_PATIENCE_SECONDS", 0.1)
-    monkeypatch.setattr(blobs, "_fsync", lambda path: time.sleep(1))
-    with pytest.raises(Unavailable):
-        await held.put(b"x")
-
-
-async def test_nothing_readable_lies_on_disk(tmp_path: Path) -> None:
-    held = DirectoryBlobs(tmp_path, keys())
-    await held.put(b"a very secret attachment" * 100)
-    files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert len(files) == 1 and b"secret" not in files[0].read_bytes()
-    assert files[0].stat().st_size < 1000
-
-
-async def test_another_install_key_names_and_opens_nothing(tmp_path: Path) -> None:
-    ref = await DirectoryBlobs(tmp_path, keys()).put(b"x")
-    stranger = DirectoryBlobs(tmp_path, keys(b"o" * 32))
-    assert await stranger.put(b"x") != ref
-    with pytest.raises(WrongKey):
-        await stranger.get(ref)
-
-
-async def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    held = DirectoryBlobs(tmp_path / "file" / "b", keys())
-    with pytest.raises(Unavailable):
-        await held.put(b"x")
-    assert await held.problem()
-
-
-async def test_a_crash_leaves_garbage_never_a_hole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A put that dies before its rename leaves no blob under its name."""
-    held = DirectoryBlobs(tmp_path, keys())
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("storage.blobs.Path.rename", full)
-    with pytest.raises(Unavailable):
-        await held.put(b"x")
-    monkeypatch.undo()
-    assert await held.listed(10**6) == []
-    assert await held.get(await held.put(b"x")) == b"x"
-
-
-async def test_what_a_broken_put_left_goes_in_time(tmp_path: Path) -> None:
-    held = DirectoryBlobs(tmp_path, keys())
+async def test_another_generation_is_another_blob(held: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time()
     ref = await held.put(b"x")
-    left = next(tmp_path.glob("*/??")) / ".left.1.2"
-    left.write_bytes(b"half")
-    assert await held.listed(blobs.generation_of(ref)) == [] and left.exists()
-    assert await held.listed(blobs.generation_of(ref) + 1) == [ref] and not left.exists()
+    monkeypatch.setattr("storage.blobs.time.time", lambda: now + blobs.GENERATION_SECONDS)
+    later = await held.put(b"x")
+    assert blobs.generation_of(later) == blobs.generation_of(ref) + 1
+    await held.remove([ref])
+    assert await held.get(later) == b"x"
+
+
+async def test_removed_and_absent(held: BlobStore) -> None:
+    ref = await held.put(b"x")
+    await held.remove([ref, ref])
+    await held.remove([ref])
+    with pytest.raises(NotFound):
+        await held.get(ref)
+    assert await held.put(b"x") == ref
+    assert await held.get(ref) == b"x"
+
+
+async def test_listing_by_generation(held: BlobStore) -> None:
+    assert await all_listed(held) == []
+    ref = await held.put(b"x")
+    now = blobs.generation_of(ref)
+    assert await all_listed(held, now) == []
+    assert await all_listed(held, now + 1) == [ref]
+
+
+async def test_listing_in_pages_while_they_are_removed(held: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("directory_blobs", "s3_blobs"):
+        monkeypatch.setattr(f"storage.{module}._A_PAGE", 3)
+    now = time.time()
+    expected = set()
+    for week in (0, 1):
+        monkeypatch.setattr("storage.blobs.time.time", lambda week=week: now + week * blobs.GENERATION_SECONDS)
+        expected |= set(await asyncio.gather(*(held.put(b"%d" % number) for number in range(10))))
+    seen: list[bytes] = []
+    async for page in held.listed(10**6):
+        assert 0 < len(page) <= 3
+        seen += page
+        await held.remove(page)
+    assert set(seen) == expected and len(seen) == 20
+    assert await all_listed(held) == []
+
+
+async def test_no_problem(held: BlobStore) -> None:
+    assert await held.problem() is None
+    assert await held.problem() is None
+    assert await all_listed(held) == []
+
+
+@pytest.mark.parametrize(("where", "threshold"), [("s3://mail/x", 256 << 10), ("/tmp/none", 64 << 10)])
+async def test_the_place_says_which_store_and_what_is_large(where: str, threshold: int) -> None:
+    store = blobs.open_blobs(where, keys(), StorageConfig())
+    assert (type(store) is S3Blobs, store.threshold_octets) == (where.startswith("s3:"), threshold)
+    await store.close()
+
+
+@pytest.mark.real
+async def test_moving_is_copying_files(tmp_path: Path, seaweedfs: S3Server) -> None:
+    directory = DirectoryBlobs(tmp_path, keys())
+    ref = await directory.put(b"x" * 70_000)
+    async with s3_blobs(seaweedfs) as held:
+        (path,) = tmp_path.glob("*/*/*")
+        async with seaweedfs.client() as client:
+            key = held._root + str(path.relative_to(tmp_path))
+            await client.put_object(Bucket=BUCKET, Key=key, Body=path.read_bytes())
+        assert await held.get(ref) == b"x" * 70_000
+        assert await held.put(b"x" * 70_000) == ref
+        assert held.counts.requests["put_object"] == 0
+
+
+# The sweeper ----------------------------------------------------------------------------------------------------------
 
 
 async def test_the_sweeper_takes_old_garbage_only(store: Store) -> None:
@@ -133,7 +143,7 @@ async def test_the_sweeper_takes_old_garbage_only(store: Store) -> None:
     assert await housekeeping.sweep_blobs(store) == 0
     assert await housekeeping.sweep_blobs(store, later - blobs.GENERATION_SECONDS) == 0
     assert await housekeeping.sweep_blobs(store, later) == 1
-    assert len(await store.blobs.listed(10**6)) == 1
+    assert len(await all_listed(store.blobs)) == 1
 
 
 async def test_the_sweeper_waits_for_old_transactions(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

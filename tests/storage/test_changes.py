@@ -7,15 +7,18 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import redis
 
-from storage import changes
+from storage import changes, mailboxes
 from storage.changes import decode, encode, merged
-from storage.records import AccountId, MailboxId, Notice
+from storage.records import INBOX, AccountId, MailboxId, Notice
 from storage.store import Store
-from tests.storage.conftest import OpenStore
+from tests.storage.conftest import ALICE, OpenStore, deliver
+from tests.support.proxy import Proxy, running
 
 MAIL = Notice("mail", AccountId(1), 7, {MailboxId(1): (0, 3), MailboxId(2): ()})
 
@@ -57,7 +60,7 @@ async def pair(open_store: OpenStore, redis_url: str | None) -> tuple[Store, Sto
     one, two = await open_store(redis_url), await open_store(redis_url)
     await until(lambda: one.changes.healthy and two.changes.healthy)
     heard: list[Notice] = []
-    two.changes.listen(lambda notice: heard.append(notice) if notice.kind != "resync" else None)
+    two.changes.listen(lambda notice: heard.append(notice) if notice.kind not in ("resync", "look") else None)
     return one, two, heard
 
 
@@ -71,6 +74,15 @@ async def test_others_hear_it_once(open_store: OpenStore, redis_url: str, feed: 
     await until(lambda: bool(heard))
     await asyncio.sleep(0.1)
     assert heard == [MAIL] and own == [MAIL]
+
+
+async def test_workers_of_one_name_on_two_machines(open_store: OpenStore) -> None:
+    one, two = [await open_store(worker="mail 12") for _ in range(2)]
+    await until(lambda: one.changes.healthy and two.changes.healthy)
+    heard: list[Notice] = []
+    two.changes.listen(heard.append)
+    await one.changes.publish([MAIL])
+    await until(lambda: MAIL in heard)
 
 
 async def test_without_redis_the_database_takes_over(open_store: OpenStore) -> None:
@@ -187,3 +199,24 @@ async def test_no_fault_ends_the_feed(open_store: OpenStore, monkeypatch: pytest
     await until(lambda: bool(failed))
     await one.changes.publish([MAIL])
     await until(lambda: heard[-1:] == [MAIL])
+
+
+@pytest.mark.parametrize("way", ["silent", "cut", "refused"])
+async def test_one_worker_alone_loses_redis(open_store: OpenStore, redis_url: str, way: str) -> None:
+    """The others go on telling Redis of their changes, so it looks by itself."""
+    with running(Proxy(Path(urlsplit(redis_url).path))) as proxy:
+        one, two = await open_store(redis_url), await open_store(f"redis://127.0.0.1:{proxy.port}")
+        await mailboxes.create_account_state(one, ALICE)
+        await until(lambda: one.changes.healthy and two.changes.healthy)
+        view = await two.views.open(ALICE, INBOX)
+        {"silent": proxy.hold, "cut": proxy.cut, "refused": proxy.refuse}[way]()
+        for count in range(1, 4):
+            await deliver(one)
+            await until(lambda count=count: view.snapshot.count == count, 10)
+            await asyncio.sleep(0.3)
+        proxy.heal()
+        await until(lambda: two.changes.healthy, 10)
+        await deliver(one)
+        await until(lambda: view.snapshot.count == 4)
+        view.close()
+        await two.close()

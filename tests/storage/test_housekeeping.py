@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 
 from storage import housekeeping, mailboxes, messages
+from storage.directory_blobs import DirectoryBlobs
 from storage.records import INBOX, Flag, FlagChange
 from storage.store import Store
+from tests.storage.blob_stores import all_listed
 from tests.storage.conftest import ALICE, deliver
 from tests.storage.test_messages import check_all, fill
 
@@ -90,3 +93,16 @@ async def test_one_housekeeper_at_a_time(store: Store) -> None:
         assert await housekeeping.once(store) == (0, 0)
         await conn.fetchval("SELECT pg_advisory_unlock($1)", housekeeping._LOCK_KEY)
     assert await housekeeping.once(store) == (0, 0)
+
+
+async def test_blobs_that_are_elsewhere(store: Store, tmp_path: Path) -> None:
+    assert not await housekeeping.blobs_are_elsewhere(store)
+    for number in range(8):
+        await deliver(store, blobs=(b"%d" % number * 70_000,))
+    assert not await housekeeping.blobs_are_elsewhere(store)
+    await store.blobs.remove((await all_listed(store.blobs))[:4])
+    assert not await housekeeping.blobs_are_elsewhere(store), "some are lost, but the place is right"
+    store.blobs, right = DirectoryBlobs(tmp_path / "wrong", store.keys), store.blobs
+    (tmp_path / "wrong").mkdir()
+    assert await housekeeping.blobs_are_elsewhere(store)
+    store.blobs = right

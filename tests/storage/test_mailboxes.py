@@ -6,9 +6,10 @@ import asyncio
 
 import pytest
 
+from config.schema import MailConfig
 from storage import mailboxes, messages
-from storage.errors import AlreadyExists, NotAllowed, NotFound
-from storage.records import INBOX, Flag, FlagChange, Name
+from storage.errors import AlreadyExists, LimitReached, NotAllowed, NotFound, UseTaken
+from storage.records import INBOX, AccountId, Flag, FlagChange, Name
 from storage.store import Store
 from tests.storage.conftest import ALICE, BOB, OpenStore, deliver
 from tests.storage.test_messages import check_all, fill
@@ -50,6 +51,48 @@ async def test_create_makes_superiors(store: Store) -> None:
         await mailboxes.create(store, ALICE, ("x", "y"))
 
 
+async def test_special_uses_belong_to_one_mailbox(store: Store) -> None:
+    """RFC 6154 §3. A use goes with its mailbox and is free again when that is deleted."""
+    with pytest.raises(UseTaken):
+        await mailboxes.create(store, ALICE, ("mine",), uses=("\\Archive",))
+    archive = await mailboxes.find(store, ALICE, ("Archive",))
+    await mailboxes.rename(store, ALICE, ("Archive",), ("old", "archive"))
+    with pytest.raises(UseTaken):
+        await mailboxes.create(store, ALICE, ("mine",), uses=("\\Archive",))
+    assert ("mine",) not in await names(store)
+    await mailboxes.delete(store, ALICE, archive.mailbox_id)
+    await mailboxes.delete(store, ALICE, (await mailboxes.find(store, ALICE, ("Trash",))).mailbox_id)
+    made = await mailboxes.create(store, ALICE, ("new", "mine"), uses=("\\Trash", "\\Archive"))
+    assert made.special_use == "\\Trash \\Archive"
+    assert {name: use for name, use in (await mailboxes.uses(store, ALICE)).items() if name[0] in ("new", "Sent")} == {
+        ("new",): None,
+        ("new", "mine"): "\\Trash \\Archive",
+        ("Sent",): "\\Sent",
+    }
+
+
+async def test_two_create_for_the_same_use(store: Store) -> None:
+    await mailboxes.delete(store, ALICE, (await mailboxes.find(store, ALICE, ("Junk",))).mailbox_id)
+    results = await asyncio.gather(
+        *(mailboxes.create(store, ALICE, (f"junk {i}",), uses=("\\Junk",)) for i in range(4)), return_exceptions=True
+    )
+    assert sum(isinstance(result, UseTaken) for result in results) == 3
+
+
+async def test_default_mailboxes_may_stand_below_others(store: Store) -> None:
+    store.mail = MailConfig(
+        separator=".", default_mailboxes=({"name": "INBOX.Sent", "use": "\\Sent"}, {"name": "Lists.a/b"})
+    )
+    await mailboxes.create_account_state(store, AccountId(3))
+    assert await mailboxes.uses(store, AccountId(3)) == {
+        ("INBOX",): None,
+        ("INBOX", "Sent"): "\\Sent",
+        ("Lists",): None,
+        ("Lists", "a/b"): None,
+    }
+    assert await mailboxes.subscriptions(store, AccountId(3)) == {("INBOX",), ("INBOX", "Sent"), ("Lists", "a/b")}
+
+
 async def test_two_create_the_same(store: Store) -> None:
     results = await asyncio.gather(
         *(mailboxes.create(store, ALICE, ("same",)) for _ in range(4)), return_exceptions=True
@@ -89,12 +132,20 @@ async def test_rename_takes_children_along(store: Store, source: Name, target: N
     assert (renamed.mailbox_id, renamed.uidvalidity) == (before.mailbox_id, before.uidvalidity)
 
 
-async def test_rename_into_a_place_that_the_tree_itself_leaves(store: Store) -> None:
-    box = await mailboxes.create(store, ALICE, ("a", "a", "a"))
+async def test_rename_into_a_place_that_the_tree_itself_leaves(open_store: OpenStore, store: Store) -> None:
+    """In whatever order the database goes through the rows; here, the child's stands before its parent's."""
+    child = await mailboxes.create(store, ALICE, ("a", "a", "a"))
+    for name in (("a", "a"), ("a",)):
+        await mailboxes.delete(store, ALICE, (await mailboxes.find(store, ALICE, name)).mailbox_id)
+    parent = await mailboxes.create(store, ALICE, ("a", "a"))
     await mailboxes.delete(store, ALICE, (await mailboxes.find(store, ALICE, ("a",))).mailbox_id)
-    await mailboxes.rename(store, ALICE, ("a", "a"), ("a",))
+    async with store.acquire() as conn:
+        name = await conn.fetchval("SELECT current_database()")
+        await conn.execute(f'ALTER DATABASE "{name}" SET enable_indexscan = off')
+    await mailboxes.rename(await open_store(), ALICE, ("a", "a"), ("a",))
     assert await names(store) - DEFAULTS == {("a",), ("a", "a")}
-    assert (await mailboxes.find(store, ALICE, ("a", "a"))).mailbox_id == box.mailbox_id
+    assert (await mailboxes.find(store, ALICE, ("a",))).mailbox_id == parent.mailbox_id
+    assert (await mailboxes.find(store, ALICE, ("a", "a"))).mailbox_id == child.mailbox_id
 
 
 @pytest.mark.parametrize(
@@ -110,6 +161,35 @@ async def test_renames_that_are_refused(store: Store, source: Name, target: Name
     await mailboxes.create(store, ALICE, ("a", "b"))
     before = await names(store)
     with pytest.raises(error):
+        await mailboxes.rename(store, ALICE, source, target)
+    assert await names(store) == before
+
+
+async def test_a_rename_that_would_meet_others_changes_nothing(store: Store) -> None:
+    """The target is only a place, and what is below it is in the way."""
+    for name in (("a", "x"), ("a", "y"), ("b", "x")):
+        await mailboxes.create(store, ALICE, name)
+    await mailboxes.delete(store, ALICE, (await mailboxes.find(store, ALICE, ("b",))).mailbox_id)
+    before = await names(store)
+    with pytest.raises(AlreadyExists):
+        await mailboxes.rename(store, ALICE, ("a",), ("b",))
+    assert await names(store) == before
+    await mailboxes.rename(store, ALICE, ("a", "y"), ("b",))
+    assert await names(store) == before - {("a", "y")} | {("b",)}
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "target"),
+    [
+        (("a",) * 100, ("a",), ("b", "a")),
+        (("é" * 120,) * 4, ("é" * 120,), ("é" * 127, "é" * 20)),
+        (("é" * 120,) * 4, ("é" * 120,) * 2, ("é" * 127,) * 3),
+    ],
+)
+async def test_no_rename_makes_a_name_too_long(store: Store, name: Name, source: Name, target: Name) -> None:
+    await mailboxes.create(store, ALICE, name)
+    before = await names(store)
+    with pytest.raises(LimitReached):
         await mailboxes.rename(store, ALICE, source, target)
     assert await names(store) == before
 
@@ -133,6 +213,15 @@ async def test_subscriptions(store: Store) -> None:
     with pytest.raises(NotFound):
         await mailboxes.unsubscribe(store, ALICE, ("not", "there"))
     assert await mailboxes.subscriptions(store, BOB) == DEFAULTS
+
+
+async def test_subscriptions_are_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mailboxes, "MAX_SUBSCRIPTIONS", len(DEFAULTS) + 1)
+    await mailboxes.subscribe(store, ALICE, ("one", "more"))
+    with pytest.raises(LimitReached):
+        await mailboxes.subscribe(store, ALICE, ("too", "many"))
+    await mailboxes.subscribe(store, ALICE, ("one", "more"))
+    assert await mailboxes.subscriptions(store, ALICE) == DEFAULTS | {("one", "more")}
 
 
 async def test_recent_is_claimed_once(store: Store) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from storage import mailboxes, membership, messages
 from storage.errors import LimitReached, NotFound, OverQuota, Unavailable
+from storage.messages import Since
 from storage.pages import Snapshot
 from storage.records import INBOX, MAX_KEYWORDS, Flag, FlagChange, Mailbox, MailboxId
 from storage.store import Store
@@ -92,8 +93,34 @@ async def test_a_store_that_changes_nothing_raises_no_modseq(store: Store) -> No
 async def test_unchangedsince(store: Store) -> None:
     await fill(store, 3)
     first = await messages.store_flags(store, ALICE, INBOX, [2], FlagChange("+", Flag.SEEN))
-    result = await messages.store_flags(store, ALICE, INBOX, [1, 2, 3], FlagChange("+", Flag.FLAGGED), first.modseq - 1)
+    result = await messages.store_flags(
+        store, ALICE, INBOX, [1, 2, 3], FlagChange("+", Flag.FLAGGED), Since(first.modseq - 1)
+    )
     assert (result.changed, result.failed) == ((1, 3), (2,))
+
+
+@pytest.mark.parametrize(
+    ("op", "bits", "known", "failed"),
+    [
+        ("+", Flag.FLAGGED, (0, 1), ()),  # others have set another flag
+        ("-", Flag.FLAGGED, (0, 1), ()),
+        ("+", Flag.SEEN, (0, 1), (1,)),  # others have set this one
+        ("-", Flag.SEEN | Flag.FLAGGED, (0, 1), (1,)),
+        ("=", Flag.FLAGGED, (0, 1), (1,)),  # all flags are replaced
+        ("+", Flag.FLAGGED, (Flag.SEEN, 1 << 40), (1,)),  # what is known is newer than the condition
+        ("+", Flag.FLAGGED, None, (1,)),
+    ],
+)
+async def test_unchangedsince_looks_at_the_flags_that_are_named(
+    store: Store, op: str, bits: int, known: tuple[int, int] | None, failed: tuple[int, ...]
+) -> None:
+    await fill(store, 1)
+    before = (await held(store)).at(1).modseq
+    await messages.store_flags(store, ALICE, INBOX, [1], FlagChange("+", Flag.SEEN))
+    since = Since(before, {} if known is None else {1: known})
+    result = await messages.store_flags(store, ALICE, INBOX, [1], FlagChange(op, bits), since)
+    assert result.failed == failed
+    assert (await check(store)).at(1).modseq == (result.modseq or before + 1)
 
 
 async def test_keywords(store: Store) -> None:

@@ -11,6 +11,7 @@ import pytest
 from storage import migrate as subject
 from storage.errors import Unavailable
 from storage.migrate import MigrationError, migrations
+from tests.storage.conftest import read_only
 
 
 @pytest.fixture
@@ -93,3 +94,10 @@ async def test_the_schema_of_this_version_is_whole(empty_database: str) -> None:
     assert names and names[0] == "0001_base"
     assert await subject.migrate(empty_database) == names
     assert {"accounts", "account_state", "messages", "mailbox_pages"} <= await tables(empty_database)
+
+
+async def test_a_read_only_database_is_unavailable(database: str) -> None:
+    async with read_only(database):
+        with pytest.raises(Unavailable):
+            await subject.migrate(database)
+    assert await subject.migrate(database) == []

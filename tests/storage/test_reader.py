@@ -6,14 +6,16 @@ import base64
 import random
 import uuid
 from contextlib import aclosing
+from pathlib import Path
 
 import pytest
 
 from mailserver.delivery import accept
 from storage import messages, reader
-from storage.errors import NotFound
+from storage.errors import NotFound, Unavailable
 from storage.records import MessageId, MessageRow
 from storage.store import Store
+from tests.storage.blob_stores import all_listed
 from tests.storage.conftest import ALICE, place
 
 PREFIX = b"Return-Path: <>\r\n"
@@ -62,7 +64,7 @@ async def test_whole_and_parts(store: Store, octets: bytes) -> None:
 
 async def test_headers_need_no_blob(store: Store) -> None:
     row = await put(store, SHAPES["large attachment"])
-    await store.blobs.remove(await store.blobs.listed(10**6))
+    await store.blobs.remove(await all_listed(store.blobs))
     held = await reader.headers(store, ALICE, [row.message_id, 12345])
     header = SHAPES["large attachment"].partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
     assert held == {row.message_id: PREFIX + header}
@@ -79,6 +81,12 @@ async def test_stream_keeps_the_order_and_tells_what_is_gone(store: Store) -> No
     expected = [(row.message_id, PREFIX + octets) for row, octets in zip(rows, SHAPES.values(), strict=True)]
     expected.reverse()
     assert found == [*expected[:3], (12345, None), *expected[3:]]
+
+
+async def test_an_empty_message_is_streamed(store: Store) -> None:
+    row = await put(store, b"")
+    async with aclosing(reader.stream(store, ALICE, [(row.message_id, row)])) as stream:
+        assert [b"".join(pieces or ()) async for _, pieces in stream] == [PREFIX]
 
 
 async def test_a_stream_can_be_left_early(store: Store) -> None:
@@ -100,3 +108,21 @@ async def test_nothing_readable_lies_in_the_database(store: Store) -> None:
     async with store.acquire() as conn:
         stored = await conn.fetchval("SELECT octets FROM message_contents")
     assert b"Subject" not in stored
+
+
+async def test_a_message_whose_blob_is_lost_holds_up_no_other(store: Store) -> None:
+    rows = [await put(store, SHAPES[shape]) for shape in ("text", "large attachment", "text")]
+    await store.blobs.remove(await all_listed(store.blobs))
+    async with aclosing(reader.stream(store, ALICE, [(row.message_id, row) for row in rows])) as stream:
+        assert [pieces is None async for _, pieces in stream] == [False, True, False]
+
+
+async def test_a_store_that_is_away_has_lost_nothing(store: Store, tmp_path: Path) -> None:
+    row = await put(store, SHAPES["large attachment"])
+    (tmp_path / "blobs").rename(tmp_path / "away")
+    with pytest.raises(Unavailable):
+        async with aclosing(reader.stream(store, ALICE, [(row.message_id, row)])) as stream:
+            async for _ in stream:
+                pass
+    (tmp_path / "away").rename(tmp_path / "blobs")
+    assert await reader.read(store, ALICE, row.message_id, row=row) == PREFIX + SHAPES["large attachment"]

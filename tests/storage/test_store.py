@@ -8,10 +8,12 @@ import asyncpg
 import pytest
 
 from config.schema import Config
-from storage import mailboxes
+from storage import mailboxes, messages
 from storage.errors import OutcomeUnknown, Unavailable
+from storage.records import INBOX, Flag, FlagChange
 from storage.store import Store, commit, is_unavailable
-from tests.storage.conftest import ALICE, OpenStore
+from tests.storage.conftest import ALICE, OpenStore, deliver, read_only, until_problems
+from tests.support.proxy import Fault, PostgresProxy
 
 
 async def box_names(store: Store) -> list[str]:
@@ -90,6 +92,8 @@ async def test_commit_is_not_cancelled_with_its_task(database: str) -> None:
         (asyncpg.ConnectionDoesNotExistError("x"), True),
         (ConnectionRefusedError(), True),
         (TimeoutError(), True),
+        (asyncpg.exceptions.TargetServerAttributeNotMatched("x"), True),
+        (asyncpg.InternalClientError("x"), True),
         (asyncpg.UniqueViolationError("x"), False),
         (asyncpg.UndefinedTableError("x"), False),
         (KeyError(), False),
@@ -112,3 +116,57 @@ async def test_read_only_is_unavailable(store: Store) -> None:
         async with store.transaction() as conn:
             await conn.execute("SET TRANSACTION READ ONLY")
             await conn.execute("UPDATE mailboxes SET messages = 1 WHERE account_id = 1 AND mailbox_id = 1")
+
+
+async def test_a_database_that_turns_read_only_and_back(open_store: OpenStore, store: Store, database: str) -> None:
+    """Reading goes on; and nobody has to end the connections that began read-only."""
+    store = await open_store(lock_timeout_seconds=1)
+    await deliver(store)
+    async with read_only(database):
+        await until_problems(store, "postgres", "notify")
+        with pytest.raises(Unavailable):
+            await deliver(store)
+        with pytest.raises(Unavailable):
+            await messages.store_flags(store, ALICE, INBOX, [1], FlagChange("+", Flag.SEEN))
+        assert (await mailboxes.get(store, ALICE, INBOX)).messages == 1
+    await until_problems(store)
+    await deliver(store)
+    await messages.store_flags(store, ALICE, INBOX, [1], FlagChange("+", Flag.SEEN))
+    box = await mailboxes.get(store, ALICE, INBOX)
+    assert (box.messages, box.unseen) == (2, 1)
+
+
+async def test_others_look_after_a_commit_whose_answer_was_lost(
+    store: Store, broken: Store, proxy: PostgresProxy
+) -> None:
+    """Nobody knows what was changed, so nobody can be told; the mailboxes that are open are read."""
+    await deliver(broken)
+    await until_problems(store)
+    views = [await opened.views.open(ALICE, INBOX) for opened in (store, broken)]
+    proxy.arm(Fault(0, "after", marker=b"COMMIT"))
+    with pytest.raises(OutcomeUnknown):
+        await messages.store_flags(broken, ALICE, INBOX, [1], FlagChange("+", Flag.SEEN))
+    async with asyncio.timeout(10):
+        for view in views:
+            while not view.snapshot.entry(1).flags & Flag.SEEN:  # type: ignore[union-attr]
+                await asyncio.sleep(0.01)
+            view.close()
+
+
+async def test_a_connection_that_was_told_to_end_and_is_not_closed_yet(broken: Store, proxy: PostgresProxy) -> None:
+    """The driver finds it out of step with its server; the pool hands it out once, and not again."""
+    await until_problems(broken)
+    proxy.announce_the_end()
+    await asyncio.sleep(0.2)  # as a rule it is read while the connection is idle; else the answer is the same
+    with pytest.raises(Unavailable):
+        await mailboxes.get(broken, ALICE, INBOX)
+    assert (await mailboxes.get(broken, ALICE, INBOX)).messages == 0
+
+
+async def test_a_cancelled_transaction_on_a_lost_connection_stays_cancelled(store: Store) -> None:
+    async with store.acquire() as other:
+        with pytest.raises(asyncio.CancelledError):
+            async with store.transaction() as conn:
+                await other.execute("SELECT pg_terminate_backend($1)", conn.get_server_pid())
+                await asyncio.sleep(0.2)
+                raise asyncio.CancelledError

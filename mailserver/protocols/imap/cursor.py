@@ -15,11 +15,12 @@ from mailserver.protocols.imap.sequence_set import SequenceSet
 from mailserver.protocols.imap.sequence_set import parse as parse_set
 
 MAX_NUMBER = 0xFFFFFFFF
+MAX_MODSEQ = (1 << 63) - 1
 
 _ATOM = re.compile(rb'[^\x00-\x20\x7f-\xff(){%*"\\\]]+')
 _ASTRING = re.compile(rb'[^\x00-\x20\x7f-\xff(){%*"\\]+')
 _LIST_MAILBOX = re.compile(rb'[^\x00-\x20\x7f-\xff(){"\\]+')
-# Octets above 127 are not in the grammar's quoted strings, but clients send UTF-8 there; what they mean is seen later.
+# RFC 6855 §3: octets above 127 are UTF-8, whether the client has enabled it or not.
 _QUOTED = re.compile(rb'"([^"\\\r\n\x00]*(?:\\["\\][^"\\\r\n\x00]*)*)"')
 _ESCAPED = re.compile(rb'\\(["\\])')
 _NUMBER = re.compile(rb"[0-9]+")
@@ -114,6 +115,13 @@ class Cursor:
     def nz_number(self) -> int:
         return self.number() or self.fail("Expected a number above zero")
 
+    def mod_sequence(self) -> int:
+        """A mod-sequence value, or zero (RFC 7162 §7, mod-sequence-valzer)."""
+        match = self.match(_NUMBER)
+        if match is None or len(match[0]) > 19 or int(match[0]) > MAX_MODSEQ:
+            self.fail("Expected a mod-sequence")
+        return int(match[0])
+
     def sequence_set(self) -> SequenceSet:
         match = self.match(_SET)
         if match is None:
@@ -138,6 +146,8 @@ class Cursor:
     def string_if(self) -> bytes | None:
         match = self.match(_QUOTED)
         if match is not None:
+            if not match[1].isascii():
+                self.text(match[1])
             return _ESCAPED.sub(rb"\1", match[1]) if b"\\" in match[1] else match[1]
         octets = self.literal_if()
         if octets is not None and b"\0" in octets:

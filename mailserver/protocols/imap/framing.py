@@ -8,14 +8,15 @@ The driver feeds what it received and pulls events one by one, finishing each be
 command changes (login, limits, `expect_line`) then holds for the next one even if that was pipelined.
 
     framer.feed(b"a1 LOGIN {3}\\r\\n")
-    framer.next_event() == Continue(3, b"a1 LOGIN ")       # answer "+ ", or call framer.refuse()
+    framer.next_event() == Continue(3, "a1")               # answer "+ ", or call framer.refuse()
     framer.feed(b"ann {6+}\\r\\nsecret\\r\\n")
     framer.next_event() == Framed((b"a1 LOGIN ", b"ann", b" ", b"secret", b""))
 
-Bounds. A command's lines and literals together keep within `Limits.command`; only the message of an APPEND is counted
-apart, against `Limits.append`. What is too large is refused with a tag: a synchronising literal at once, since the
-client waits and will not send it; anything else is skipped, holding none of it, up to `Limits.skip` octets a command,
-and refused at the command's end. Beyond that the stream is given up: `Fatal`, answer BYE and close.
+Bounds. A command's lines and literals together keep within `Limits.command`, each literal counting somewhat more than
+its octets; only the message of an APPEND is counted apart, against `Limits.append`. What is too large is refused with a
+tag: a synchronising literal at once, since the client waits and will not send it; anything else is skipped, holding
+none of it, up to `Limits.skip` octets a command, and refused at the command's end. Beyond that the stream is given up:
+`Fatal`, answer BYE and close.
 
 `buffered` says how many octets wait to be pulled: a driver with much there stops reading. Work is linear in the octets
 however they are cut: each is looked at once, and large literals go to their place without passing the buffer.
@@ -33,8 +34,12 @@ _TAIL = 64
 _MAX_DIGITS = 20
 _TAG = re.compile(rb"[^\x00-\x20\x7f-\xff(){%*\"\\+]{1,128}\Z")
 _APPEND = re.compile(rb"[^ ]+ APPEND ", re.IGNORECASE)
+_LITERAL_COST = 64
+"""What a literal counts besides its octets and its announcement, about what is held for it."""
+_SKIPPED_LITERALS = 4096
+"""A refused command has no more literals than this: each counts for at least such a part of what may be skipped."""
 _HEAD = 256
-"""How much of a refused command's text is kept for its tag."""
+"""How much of a command's text is looked at, and kept if it is refused, for its tag."""
 
 
 @dataclass(slots=True)
@@ -62,10 +67,10 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Continue:
-    """The client waits for leave to send a literal. head: the command's text so far, without the announcement."""
+    """The client waits for leave to send a literal of so many octets."""
 
     octets: int
-    head: bytes
+    tag: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +99,7 @@ Event = Framed | Line | Continue | TooBig | TooLong | Fatal
 
 def tag_of(text: bytes) -> str:
     """The tag that a command's text begins with, "*" where there is none that may be repeated in an answer."""
-    match = _TAG.match(text.split(b" ", 1)[0])
+    match = _TAG.match(text[:_HEAD].split(b" ", 1)[0])
     return match[0].decode() if match else "*"
 
 
@@ -230,6 +235,8 @@ class Framer:
         match = _LITERAL.match(line, max(line.rfind(b"{"), 0))
         if match is None:
             return self._end(line)
+        if self._failure is None:
+            self._text += len(line) + _LITERAL_COST  # so empty literals are not endless either
         return self._announced(line[: match.start()], _number(match[1]), synchronising=not match[2])
 
     def _end(self, line: bytes) -> Event:
@@ -246,10 +253,9 @@ class Framer:
         if self._failure is not None:
             return self._announced_in_vain(octets, synchronising=synchronising)
         self._pieces.append(text)
-        self._text += len(text)
         self._left = octets
         self._literal = BytesIO()
-        return Continue(octets, b"".join(self._pieces[::2])) if synchronising else None
+        return Continue(octets, tag_of(self._pieces[0])) if synchronising else None
 
     def _fits(self, text: bytes, octets: int) -> bool:
         """Whether the literal keeps within its bound; counts it if so."""
@@ -258,7 +264,7 @@ class Framer:
                 return False
             self._appended += octets
             return True
-        if self._text + len(text) + octets > self.limits.command:
+        if self._text + octets > self.limits.command:
             return False
         self._text += octets
         return True
@@ -273,7 +279,7 @@ class Framer:
         if synchronising:
             # The client waits for "+" and gets its answer instead: it sends no literal, and the command is over.
             return self._end(b"")
-        if not self._skip(octets):
+        if not self._skip(max(octets, self.limits.skip // _SKIPPED_LITERALS)):
             return Fatal("Too much to skip")
         self._left = octets
         return None

@@ -1,9 +1,16 @@
-"""Mailbox names: tuples of Unicode components inside, modified UTF-7 (RFC 3501 §5.1.3) on the wire.
+"""Mailbox names: tuples of Unicode components inside; on the wire modified UTF-7 (RFC 3501 §5.1.3), or UTF-8 for those
+who have enabled it (RFC 6855 §3).
+
+Names are Net-Unicode (RFC 5198 §2): in the normalisation form C, without control characters, no BOM in front. What a
+client writes is normalised, so however it spells `é`, it finds the one mailbox of that name.
 
 `decode` is strict where laxness would let one mailbox have two names: a base64 run must be canonical and must not hide
-what has to be written directly. One exception makes names independent of the separator: a component may hold the
-separator character itself (it was made while another separator was set); it is then written as a base64 run, which no
-client does of its own, and read back so.
+what has to be written directly. A name with octets above 127 is UTF-8 also before that is enabled: modified UTF-7 has
+none.
+
+A component may hold the separator character itself (it was made while another separator was set). Towards the client
+it is then written so as no client does of its own, and read back so: in modified UTF-7 as a base64 run, in UTF-8 as
+the private character 0xF000 above it, which no name may contain otherwise.
 
 INBOX is spelled in any case; as the first component it is always "INBOX" here.
 
@@ -14,9 +21,11 @@ the name's length, whatever the pattern. Between components both sides hold NUL,
 from __future__ import annotations
 
 import re
+import unicodedata
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 Name = tuple[str, ...]
 
@@ -26,27 +35,59 @@ MAX_COMPONENT_OCTETS = 255
 MAX_NAME_OCTETS = 1000
 MAX_DEPTH = 100
 
-_SHIFTED = re.compile(r"&([^-]*)-")
+_SHIFTED = re.compile(r"&([^&-]*)-")
 _UNSAFE = re.compile(r"[^\x20-\x7e]+|&")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufffe\uffff]|[\ud800-\udfff]")
 _BETWEEN = "\0"
+_STAND_INS = {separator: chr(0xF000 + ord(separator)) for separator in "/."}
+_RESERVED = re.compile("[" + "".join(_STAND_INS.values()) + "]|\\A\ufeff")
+
+
+class Wire(NamedTuple):
+    """How names are written towards a client: what separates their levels, and whether they are UTF-8."""
+
+    separator: str = "/"
+    utf8: bool = False
+
+
+PLAIN = Wire()
 
 
 class InvalidName(ValueError):
     """The text names no possible mailbox; the message says why, in words fit for the client."""
 
 
-def decode(wire: bytes, separator: str, *, creating: bool = False) -> Name:
+def decode(octets: bytes, wire: Wire, *, creating: bool = False) -> Name:
     """The name that a client wrote.
 
     creating: a separator at the end only says that children are meant to follow, and is dropped (RFC 3501 §6.3.3).
     """
-    components = _unshift(wire, separator).split(_BETWEEN)
+    components = _text(octets, wire).split(_BETWEEN)
     if creating and len(components) > 1 and components[-1] == "":
         components.pop()
     name = normal(tuple(components))
     check(name)
     return name
+
+
+def _text(octets: bytes, wire: Wire) -> str:
+    """Unicode text with NUL for every separator."""
+    if not wire.utf8 and octets.isascii():
+        return _composed(_unshift(octets, wire.separator))
+    try:
+        text = octets.decode()
+    except UnicodeDecodeError:
+        raise InvalidName("Mailbox name is not UTF-8") from None
+    if _BETWEEN in text:
+        raise InvalidName("Mailbox name has a control character")
+    return _composed(text.replace(wire.separator, _BETWEEN)).replace(_STAND_INS[wire.separator], wire.separator)
+
+
+def _composed(text: str) -> str:
+    """`text` in form C, which never has less than a third of the characters. Its time may grow with their square."""
+    if len(text) > 3 * MAX_NAME_OCTETS:
+        raise InvalidName("Mailbox name is too long")
+    return unicodedata.normalize("NFC", text)
 
 
 def normal(name: Name) -> Name:
@@ -65,13 +106,18 @@ def check(name: Name) -> None:
     lengths = [0 if _CONTROL.search(part) else len(part.encode()) for part in name]
     if 0 in lengths:
         raise InvalidName("Mailbox name has a control character")
+    if any(_RESERVED.search(part) for part in name):
+        raise InvalidName("Mailbox name has a character that has a meaning of its own here")
     if max(lengths) > MAX_COMPONENT_OCTETS or sum(lengths) + len(name) > MAX_NAME_OCTETS:
         raise InvalidName("Mailbox name is too long")
 
 
-def encode(name: Name, separator: str) -> bytes:
-    """`name` as it goes to a client: modified UTF-7, not yet quoted."""
-    return separator.encode().join(_shift_component(part, separator) for part in name)
+def encode(name: Name, wire: Wire) -> bytes:
+    """`name` as it goes to a client, not yet quoted."""
+    separator = wire.separator
+    if wire.utf8:
+        return separator.join([part.replace(separator, _STAND_INS[separator]) for part in name]).encode()
+    return separator.encode().join([_shift_component(part, separator) for part in name])
 
 
 def _utf7(text: str) -> bytes:
@@ -94,12 +140,9 @@ def _base64(text: str) -> bytes:
     return b64encode(text.encode("utf-16-be")).rstrip(b"=").replace(b"/", b",")
 
 
-def _unshift(wire: bytes, separator: str) -> str:
-    """Unicode text with NUL for every separator."""
-    try:
-        text = wire.decode("ascii")
-    except UnicodeDecodeError:
-        raise InvalidName("Mailbox name is not modified UTF-7") from None
+def _unshift(octets: bytes, separator: str) -> str:
+    """Modified UTF-7 as Unicode text with NUL for every separator."""
+    text = octets.decode("ascii")
     if _BETWEEN in text:
         raise InvalidName("Mailbox name has a control character")
     if "&" not in text:
@@ -196,12 +239,12 @@ def _fewer_wildcards(text: str) -> str:
     return re.sub(r"[%*]{2,}", lambda run: "*" if "*" in run[0] else "%", text)
 
 
-def pattern(reference: bytes, wire: bytes, separator: str) -> Pattern:
+def pattern(reference: bytes, octets: bytes, wire: Wire) -> Pattern:
     """The pattern that LIST's two arguments make together (RFC 3501 §6.3.8): one put behind the other.
 
     Text that no mailbox name could hold makes a pattern that matches nothing, rather than an error.
     """
     try:
-        return Pattern(_unshift(reference + wire, separator))
+        return Pattern(_text(reference + octets, wire))
     except InvalidName:
         return Pattern(_BETWEEN + _BETWEEN)

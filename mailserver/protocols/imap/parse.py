@@ -9,12 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mailserver.protocols.imap import commands, mailbox_name
-from mailserver.protocols.imap.commands import Command, Flags, Refused, StatusItem, StoreMode, SystemFlag
+from mailserver.protocols.imap.commands import (
+    EXTENSIONS,
+    Command,
+    Extension,
+    Flags,
+    Refused,
+    SearchReturn,
+    StoreMode,
+    SystemFlag,
+)
 from mailserver.protocols.imap.cursor import Cursor
 from mailserver.protocols.imap.framing import Framed, tag_of
-from mailserver.protocols.imap.mailbox_name import InvalidName, Name, Pattern
+from mailserver.protocols.imap.mailbox_name import PLAIN, InvalidName, Name, Wire
 from mailserver.protocols.imap.parse_date import date_time
 from mailserver.protocols.imap.parse_fetch import fetch_items
+from mailserver.protocols.imap.parse_list import list_arguments, lsub_arguments, status_items
 from mailserver.protocols.imap.parse_search import search_program
 
 MAX_KEYWORD_OCTETS = 128
@@ -22,40 +32,33 @@ MAX_ID_PAIRS = 30
 """RFC 2971 §3.3; more are left unread, as nothing depends on them."""
 
 _SYSTEM_FLAGS = {b"\\" + flag.name.encode(): flag for flag in SystemFlag if flag.name}
-_STATUS_ITEMS = {item.value: item for item in StatusItem}
+_SEARCH_RETURNS = {option.value: option for option in SearchReturn}
+_USES = {name.upper().encode(): f"\\{name}" for name in ("Archive", "Drafts", "Junk", "Sent", "Trash")}
 _STORE_MODES = {b"+": StoreMode.ADD, b"-": StoreMode.REMOVE}
 
 
 class Reader(Cursor):
     """A cursor that also knows how mailboxes are named here."""
 
-    __slots__ = ("separator",)
+    __slots__ = ("wire",)
 
-    def __init__(self, pieces: tuple[bytes, ...], tag: str, separator: str) -> None:
+    def __init__(self, pieces: tuple[bytes, ...], tag: str, wire: Wire) -> None:
         super().__init__(pieces, tag)
-        self.separator = separator
+        self.wire = wire
 
     def mailbox(self, *, creating: bool = False) -> Name:
         octets = self.astring()
         try:
-            return mailbox_name.decode(octets, self.separator, creating=creating)
+            return mailbox_name.decode(octets, self.wire, creating=creating)
         except InvalidName as error:
             raise Refused(self.tag, "CANNOT", str(error)) from None
 
-    def patterns(self) -> tuple[Pattern, ...]:
-        """LIST's reference and pattern. An empty pattern asks for the separator only (RFC 3501 §6.3.8)."""
-        self.space()
-        reference = self.astring()
-        self.space()
-        wire = self.list_mailbox()
-        return (mailbox_name.pattern(reference, wire, self.separator),) if wire else ()
 
-
-def parse(framed: Framed, separator: str = "/") -> Command:
+def parse(framed: Framed, wire: Wire = PLAIN) -> Command:
     """The command; BadSyntax (answer BAD) or Refused (answer NO) where there is none."""
     first = framed.pieces[0]
     tag = tag_of(first)
-    c = Reader(framed.pieces, tag, separator)
+    c = Reader(framed.pieces, tag, wire)
     if tag == "*" or not c.accept(tag.encode()):
         c.fail("Invalid tag")
     c.space()
@@ -80,15 +83,16 @@ def _id(c: Reader) -> Command:
         if not c.accept_word(b"NIL"):
             c.fail("Expected a list or NIL")
         return commands.Id(c.tag)
+    c.accept(b" ")  # aioimaplib puts one there, and another at the end
     parameters: dict[str, str | None] = {}
     pairs = 0
     while not c.accept(b")"):
-        if pairs:
-            c.space()
         pairs += 1
         name = c.string()
         c.space()
         value = c.nstring()
+        if not c.looking_at(b")"):
+            c.space()
         if pairs <= MAX_ID_PAIRS:
             parameters[name.decode(errors="replace").lower()] = (
                 None if value is None else value.decode(errors="replace")
@@ -120,19 +124,53 @@ def _login(c: Reader) -> Command:
 # After login
 
 
-def _select(c: Reader) -> Command:
-    c.space()
-    return commands.Select(c.tag, c.mailbox())
+def _enable(c: Reader) -> Command:
+    extensions = Extension(0)
+    while True:
+        c.space()
+        extensions |= EXTENSIONS.get(c.atom().decode().upper(), Extension(0))
+        if c.at_end:
+            return commands.Enable(c.tag, extensions)
 
 
-def _examine(c: Reader) -> Command:
+def _select(c: Reader, *, read_only: bool = False) -> Command:
     c.space()
-    return commands.Select(c.tag, c.mailbox(), read_only=True)
+    mailbox = c.mailbox()
+    condstore = False
+    if c.accept(b" ("):
+        # RFC 4466 §2.1: parameters, each once.
+        if not c.accept_word(b"CONDSTORE"):
+            c.fail("Unknown parameter")
+        condstore = True
+        c.expect(b")")
+    return commands.Select(c.tag, mailbox, read_only, condstore)
 
 
 def _create(c: Reader) -> Command:
     c.space()
-    return commands.Create(c.tag, c.mailbox(creating=True))
+    mailbox = c.mailbox(creating=True)
+    uses: tuple[str, ...] = ()
+    if c.accept(b" ("):
+        # RFC 4466 §2.2: parameters, each once.
+        if not c.accept_word(b"USE "):
+            c.fail("Unknown parameter")
+        uses = _uses(c)
+        c.expect(b")")
+    return commands.Create(c.tag, mailbox, uses)
+
+
+def _uses(c: Reader) -> tuple[str, ...]:
+    """Attributes of RFC 6154 §2; those that show what is in other mailboxes, and unknown ones, are refused."""
+    c.expect(b"(")
+    names: dict[bytes, None] = {}
+    while not c.accept(b")"):
+        if names:
+            c.space()
+        c.expect(b"\\")
+        names[c.atom().upper()] = None
+    if not _USES.keys() >= names.keys():
+        raise Refused(c.tag, "USEATTR", "No mailbox can be created for this use")
+    return tuple([_USES[name] for name in names])
 
 
 def _delete(c: Reader) -> Command:
@@ -158,27 +196,18 @@ def _unsubscribe(c: Reader) -> Command:
 
 
 def _list(c: Reader) -> Command:
-    return commands.List(c.tag, c.patterns())
+    return list_arguments(c, c.wire)
 
 
 def _lsub(c: Reader) -> Command:
-    return commands.Lsub(c.tag, c.patterns())
+    return lsub_arguments(c, c.wire)
 
 
 def _status(c: Reader) -> Command:
     c.space()
     mailbox = c.mailbox()
     c.space()
-    c.expect(b"(")
-    items: dict[StatusItem, None] = {}
-    while True:
-        item = _STATUS_ITEMS.get(c.word())
-        if item is None:
-            c.fail("Unknown STATUS item")
-        items[item] = None
-        if c.accept(b")"):
-            return commands.Status(c.tag, mailbox, tuple(items))
-        c.space()
+    return commands.Status(c.tag, mailbox, status_items(c))
 
 
 def _append(c: Reader) -> Command:
@@ -193,9 +222,13 @@ def _append(c: Reader) -> Command:
     if c.looking_at(b'"'):
         received = date_time(c)
         c.space()
+    # RFC 6855 §4: a message with UTF-8 in its header comes as UTF8 (~{n} …).
+    utf8 = c.accept_word(b"UTF8 (~")
     message = c.literal_if()
     if message is None:
         c.fail("Expected the message as a literal")
+    if utf8:
+        c.expect(b")")
     return commands.Append(c.tag, mailbox, message, flags, received)
 
 
@@ -209,27 +242,56 @@ def _uid_expunge(c: Reader) -> Command:
 
 def _search(c: Reader, *, by_uid: bool = False) -> Command:
     c.space()
-    return commands.Search(c.tag, search_program(c), by_uid)
+    returns = _search_returns(c) if c.accept_word(b"RETURN ") else None
+    return commands.Search(c.tag, search_program(c, utf8=c.wire.utf8), by_uid, returns)
+
+
+def _search_returns(c: Reader) -> frozenset[SearchReturn]:
+    """The options of an extended SEARCH; none of them is the same as ALL (RFC 4731 §3.1)."""
+    c.expect(b"(")
+    options: set[SearchReturn] = set()
+    while not c.accept(b")"):
+        if options:
+            c.space()
+        option = _SEARCH_RETURNS.get(c.word())
+        if option is None:
+            c.fail("Unknown RETURN option")
+        options.add(option)
+    c.space()
+    return frozenset(options or {SearchReturn.ALL})
 
 
 def _fetch(c: Reader, *, by_uid: bool = False) -> Command:
     c.space()
     messages = c.sequence_set()
     c.space()
-    return commands.Fetch(c.tag, messages, fetch_items(c), by_uid)
+    items = fetch_items(c)
+    changedsince = None
+    if c.accept(b" ("):
+        if not c.accept_word(b"CHANGEDSINCE "):
+            c.fail("Unknown FETCH modifier")
+        changedsince = c.mod_sequence() or c.fail("Expected a mod-sequence above zero")
+        c.expect(b")")
+    return commands.Fetch(c.tag, messages, items, by_uid, changedsince)
 
 
 def _store(c: Reader, *, by_uid: bool = False) -> Command:
     c.space()
     messages = c.sequence_set()
     c.space()
+    unchangedsince = None
+    if c.accept(b"("):
+        if not c.accept_word(b"UNCHANGEDSINCE "):
+            c.fail("Unknown STORE modifier")
+        unchangedsince = c.mod_sequence()
+        c.expect(b") ")
     mode = next((mode for sign, mode in _STORE_MODES.items() if c.accept(sign)), StoreMode.REPLACE)
     item = c.word()
     if item not in (b"FLAGS", b"FLAGS.SILENT"):
         c.fail("Unknown STORE item")
     c.space()
     flags = _flag_list(c) if c.looking_at(b"(") else _bare_flags(c)
-    return commands.Store(c.tag, messages, mode, flags, item == b"FLAGS.SILENT", by_uid)
+    return commands.Store(c.tag, messages, mode, flags, item == b"FLAGS.SILENT", by_uid, unchangedsince)
 
 
 def _copy(c: Reader, *, by_uid: bool = False) -> Command:
@@ -307,8 +369,9 @@ _READERS: dict[bytes, Callable[[Reader], Command]] = {
     b"STARTTLS": _plain(commands.StartTls),
     b"AUTHENTICATE": _authenticate,
     b"LOGIN": _login,
+    b"ENABLE": _enable,
     b"SELECT": _select,
-    b"EXAMINE": _examine,
+    b"EXAMINE": lambda c: _select(c, read_only=True),
     b"CREATE": _create,
     b"DELETE": _delete,
     b"RENAME": _rename,

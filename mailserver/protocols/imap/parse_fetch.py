@@ -92,14 +92,18 @@ def _section(c: Cursor) -> tuple[tuple[int, ...], str, list[bytes]]:
 
 def _split(c: Cursor, words: bytes) -> tuple[list[int], bytes]:
     """`2.1.HEADER.FIELDS` is [2, 1] and `HEADER.FIELDS`."""
-    rest = words
     numbers: list[int] = []
-    while rest[:1].isdigit():
-        digits, dot, rest = rest.partition(b".")
-        if not digits.isdigit() or len(digits) > 10 or digits[:1] == b"0" or (dot and not rest):
+    texts = words.split(b".")
+    for digits in texts:
+        if not digits[:1].isdigit():
+            break
+        if not digits.isdigit() or len(digits) > 10 or digits[:1] == b"0":
             c.fail("Invalid section")
         numbers.append(int(digits))
-    return numbers, rest
+    rest = texts[len(numbers) :]
+    if numbers and rest == [b""]:
+        c.fail("Invalid section")
+    return numbers, b".".join(rest)
 
 
 def _header_list(c: Cursor) -> list[bytes]:

@@ -27,6 +27,7 @@ from mailserver.protocols.imap.commands import (
     InSet,
     IsRecent,
     Larger,
+    ModSeq,
     Not,
     Or,
     Received,
@@ -48,10 +49,15 @@ _NOT_TEXT = {"idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefi
 _CODECS = {*aliases, *aliases.values(), "utf_8_sig"} - _NOT_TEXT
 
 
-def search_program(c: Cursor) -> SearchKey:
-    """An optional CHARSET, then keys that must all hold."""
+def search_program(c: Cursor, *, utf8: bool) -> SearchKey:
+    """An optional CHARSET, then keys that must all hold.
+
+    utf8: the client has said that all it sends is UTF-8, and may not name a charset (RFC 6855 §3).
+    """
     charset = "utf-8"
     if c.accept_word(b"CHARSET "):
+        if utf8:
+            c.fail("CHARSET after ENABLE UTF8=ACCEPT")
         charset = _charset(c, c.astring())
         c.space()
     return _Reader(c, charset).read()
@@ -179,6 +185,18 @@ class _Reader:
         return HeaderHas(name, self.text())
 
 
+def _mod_sequence(reader: _Reader) -> SearchKey:
+    """MODSEQ; which metadata item is meant is not told apart here (RFC 7162 §3.1.5)."""
+    c = reader.c
+    if c.looking_at(b'"'):
+        c.string()
+        c.space()
+        if c.word() not in _ENTRY_TYPES:
+            c.fail("Unknown type of a metadata item")
+        c.space()
+    return ModSeq(c.mod_sequence())
+
+
 def _part(key: SearchKey) -> _Part:
     """A key as it was read; of the simple ones, some are small trees."""
     if isinstance(key, Not):
@@ -239,6 +257,7 @@ def _named_header(name: str) -> Callable[[_Reader], SearchKey]:
     return lambda reader: HeaderHas(name, reader.text())
 
 
+_ENTRY_TYPES = (b"ALL", b"PRIV", b"SHARED")
 _SIMPLE = _simple_keys()
 _WITH_ARGUMENT: dict[bytes, Callable[[_Reader], SearchKey]] = {
     b"BODY": lambda reader: BodyHas(reader.text()),
@@ -248,6 +267,7 @@ _WITH_ARGUMENT: dict[bytes, Callable[[_Reader], SearchKey]] = {
     b"UNKEYWORD": lambda reader: Not(HasKeyword(reader.c.atom().decode())),
     b"LARGER": lambda reader: Larger(reader.c.number()),
     b"SMALLER": lambda reader: Smaller(reader.c.number()),
+    b"MODSEQ": _mod_sequence,
     b"UID": lambda reader: InSet(reader.c.sequence_set(), by_uid=True),
     **{name: _named_header(header) for name, header in _HEADERS.items()},
     **{compare.value.encode(): _dated(Received, compare) for compare in Compare},

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from mailserver.protocols.imap.mailbox_name import Name, encode
+from mailserver.protocols.imap.mailbox_name import Name, Wire, encode
 from mailserver.protocols.imap.sequence_set import compact
 
 MAX_TEXT = 400
@@ -74,6 +74,11 @@ def copy_uid(uidvalidity: int, source: Iterable[int], destination: Iterable[int]
     return f"COPYUID {uidvalidity} {compact(source).decode()} {compact(destination).decode()}"
 
 
+def modified(numbers: Iterable[int]) -> str:
+    """The code MODIFIED (RFC 7162 §3.1.3)."""
+    return f"MODIFIED {compact(numbers).decode()}"
+
+
 # Strings (§4)
 
 
@@ -109,29 +114,39 @@ def literal_head(octets: int, *, binary: bool = False) -> bytes:
 # Mailboxes (§7.2)
 
 
-def mailbox(name: Name, separator: str) -> bytes:
-    return astring(encode(name, separator))
+def mailbox(name: Name, wire: Wire) -> bytes:
+    octets = encode(name, wire)
+    # RFC 6855 §3: UTF-8 goes into quoted strings for those who have enabled it. Names have no line ends.
+    return quoted(octets) if wire.utf8 and not octets.isascii() else astring(octets)
 
 
-def list_entry(attributes: Iterable[str], separator: str, name: Name, *, word: bytes = b"LIST") -> bytes:
-    """A LIST or LSUB line. attributes: with their backslash."""
+def list_entry(
+    attributes: Iterable[str], wire: Wire, name: Name, *, word: bytes = b"LIST", childinfo: Iterable[str] = ()
+) -> bytes:
+    """A LIST or LSUB line. attributes: with their backslash. childinfo: criteria that names below meet (RFC 5258)."""
+    criteria = " ".join([f'"{criterion}"' for criterion in childinfo]).encode()
+    extended = b' ("CHILDINFO" (%b))' % criteria if criteria else b""
     flags = " ".join(attributes).encode()
-    return b"* %b (%b) %b %b\r\n" % (word, flags, quoted(separator.encode()), mailbox(name, separator))
+    return b"* %b (%b) %b %b%b\r\n" % (word, flags, _separator(wire), mailbox(name, wire), extended)
 
 
-def list_separator(separator: str) -> bytes:
+def list_separator(wire: Wire) -> bytes:
     """The answer to LIST with an empty pattern: the separator and the root's name (§6.3.8)."""
-    return b'* LIST (\\Noselect) %b ""\r\n' % quoted(separator.encode())
+    return b'* LIST (\\Noselect) %b ""\r\n' % _separator(wire)
 
 
-def namespace(separator: str) -> bytes:
+def namespace(wire: Wire) -> bytes:
     """One personal namespace, without a prefix (RFC 2342)."""
-    return b'* NAMESPACE (("" %b)) NIL NIL\r\n' % quoted(separator.encode())
+    return b'* NAMESPACE (("" %b)) NIL NIL\r\n' % _separator(wire)
 
 
-def status(name: Name, separator: str, values: Iterable[tuple[bytes, int]]) -> bytes:
+def status(name: Name, wire: Wire, values: Iterable[tuple[bytes, int]]) -> bytes:
     items = b" ".join([b"%b %d" % pair for pair in values])
-    return b"* STATUS %b (%b)\r\n" % (mailbox(name, separator), items)
+    return b"* STATUS %b (%b)\r\n" % (mailbox(name, wire), items)
+
+
+def _separator(wire: Wire) -> bytes:
+    return quoted(wire.separator.encode())
 
 
 def flags(text: bytes) -> bytes:
@@ -152,6 +167,11 @@ def recent(count: int) -> bytes:
 
 def capability(names: Iterable[str]) -> bytes:
     return b"* CAPABILITY " + " ".join(names).encode() + b"\r\n"
+
+
+def enabled(names: Iterable[str]) -> bytes:
+    """RFC 5161 §3.2; it may be empty."""
+    return " ".join(["* ENABLED", *names]).encode() + b"\r\n"
 
 
 def id_(parameters: Mapping[str, str | None]) -> bytes:

@@ -34,6 +34,7 @@ ALLOWED: dict[type[Command], frozenset[State]] = {
     commands.StartTls: _BEFORE,
     commands.Authenticate: _BEFORE,
     commands.Login: _BEFORE,
+    commands.Enable: _AFTER,
     commands.Select: _AFTER,
     commands.Create: _AFTER,
     commands.Delete: _AFTER,

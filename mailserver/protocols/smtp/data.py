@@ -16,11 +16,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Final
 
 from mailserver.protocols.smtp import replies
 from mailserver.protocols.smtp.replies import Reply
 
 END = b"\r\n.\r\n"
+
+SMALL_PIECE = 4096
+"""What is kept of a message lies in pieces at least so long, so that the octets are what costs memory."""
 
 _HOP = re.compile(rb"^received[ \t]*:", re.IGNORECASE | re.MULTILINE)
 
@@ -69,7 +73,10 @@ class Body:
     def _keep(self, piece: bytes) -> None:
         if not piece:
             return
-        self._pieces.append(piece)
+        if self._pieces and len(self._pieces[-1]) < SMALL_PIECE:
+            self._pieces[-1] += piece
+        else:
+            self._pieces.append(piece)
         self.held += len(piece)
         if self.held > self._bounds.message_octets:
             self.refuse(replies.TOO_BIG)
@@ -104,6 +111,9 @@ class DataBody(Body):
     """What follows the 354 to DATA."""
 
     __slots__ = ("_carry", "_first")
+
+    most: Final = None
+    """How much of what has come may belong to it: any of it."""
 
     def __init__(self, bounds: Bounds) -> None:
         super().__init__(bounds)
@@ -142,27 +152,27 @@ class DataBody(Body):
 class ChunkedBody(Body):
     """What follows BDAT commands, one chunk after the other."""
 
-    __slots__ = ("_cr", "_left")
+    __slots__ = ("_cr", "most")
 
     def __init__(self, bounds: Bounds) -> None:
         super().__init__(bounds)
-        self._left = 0
+        self.most = 0  # octets of the chunk that are still to come
         self._cr = False
 
     def begin(self, size: int) -> None:
         """The next so many octets are a chunk."""
-        self._left = size
+        self.most = size
         if self.held + size > self._bounds.message_octets:
             self.refuse(replies.TOO_BIG)
 
     def feed(self, data: bytes) -> bytes | None:
         """None while octets of the chunk are missing; else what stands behind it."""
-        chunk, rest = (data, b"") if len(data) <= self._left else (data[: self._left], data[self._left :])
-        self._left -= len(chunk)
+        chunk, rest = (data, b"") if len(data) <= self.most else (data[: self.most], data[self.most :])
+        self.most -= len(chunk)
         self.received += len(chunk)
         if chunk and self.fault is None:
             self._take(chunk)
-        return None if self._left else rest
+        return None if self.most else rest
 
     def finish(self) -> None:
         """The last chunk is there."""

@@ -86,11 +86,11 @@ def bdat(argument: str) -> tuple[Chunk | None, bool]:
 
     A client may send a chunk with the command, so its size must be known to stay in step (RFC 3030 §2).
     """
-    words = argument.split()
+    words = [word for word in argument.split(" ") if word]
     if not words or not (words[0].isascii() and words[0].isdigit()) or len(words[0]) > MAX_SIZE_DIGITS:
         return None, False
     last = len(words) > 1 and words[1].upper() == "LAST"
-    return Chunk(int(words[0]), last), len(words) == 1 + last
+    return Chunk(int(words[0]), last), len(words) == 1 + last and argument.isascii()
 
 
 def _path(text: str, wrong: Reply, *, null: bool = False, postmaster: bool = False) -> tuple[str, str]:

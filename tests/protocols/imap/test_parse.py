@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailserver.protocols.imap import commands as c
-from mailserver.protocols.imap.commands import BadSyntax, Command, Flags, Refused, StatusItem, StoreMode
+from mailserver.protocols.imap.commands import BadSyntax, Command, Flags, ListOption, Refused, StatusItem, StoreMode
 from mailserver.protocols.imap.framing import Framed, Framer, Limits
-from mailserver.protocols.imap.mailbox_name import Pattern
+from mailserver.protocols.imap.mailbox_name import PLAIN, Pattern, Wire
 from mailserver.protocols.imap.parse import parse
 from mailserver.protocols.imap.sequence_set import parse as sequence_set
 from mailserver.protocols.imap.server_states import ALLOWED
@@ -25,8 +25,8 @@ def frame(line: bytes) -> Framed:
     return event
 
 
-def read(line: bytes, separator: str = "/") -> Command:
-    return parse(frame(b"t " + line), separator)
+def read(line: bytes, wire: Wire = PLAIN) -> Command:
+    return parse(frame(b"t " + line), wire)
 
 
 ONE_TO_THREE = sequence_set(b"1:3")
@@ -39,6 +39,7 @@ COMMANDS: list[tuple[bytes, Command]] = [
     (b"ID ()", c.Id("t")),
     (b'ID ("name" "x" "Version" NIL)', c.Id("t", {"name": "x", "version": None})),
     (b'ID ("name" {3+}\r\na"b)', c.Id("t", {"name": 'a"b'})),
+    (b'ID ( "name" "x" "version" NIL )', c.Id("t", {"name": "x", "version": None})),
     (b"STARTTLS", c.StartTls("t")),
     (b"AUTHENTICATE plain", c.Authenticate("t", "PLAIN")),
     (b"AUTHENTICATE PLAIN =", c.Authenticate("t", "PLAIN", b"=")),
@@ -49,11 +50,17 @@ COMMANDS: list[tuple[bytes, Command]] = [
     (b'LOGIN ann "p\xc3\xa4ss"', c.Login("t", "ann", "päss")),
     (b"LOGIN ann {5+}\r\np\xc3\xa4ss", c.Login("t", "ann", "päss")),
     (b"LOGIN a]b c]", c.Login("t", "a]b", "c]")),
+    (b"ENABLE CONDSTORE", c.Enable("t", c.Extension.CONDSTORE)),
+    (b"ENABLE X-UNKNOWN condstore imap4rev9", c.Enable("t", c.Extension.CONDSTORE)),
     (b"SELECT inbox", c.Select("t", ("INBOX",))),
+    (b"SELECT a (condstore)", c.Select("t", ("a",), condstore=True)),
+    (b"EXAMINE a (CONDSTORE)", c.Select("t", ("a",), read_only=True, condstore=True)),
     (b"SELECT NIL", c.Select("t", ("NIL",))),
     (b"EXAMINE a/b", c.Select("t", ("a", "b"), read_only=True)),
     (b'CREATE "a/b/"', c.Create("t", ("a", "b"))),
     (b"DELETE &U,BTFw-", c.Delete("t", ("台北",))),
+    (b"CREATE a (USE ())", c.Create("t", ("a",))),
+    (b"CREATE a (use (\\sent \\Drafts \\SENT))", c.Create("t", ("a",), ("\\Sent", "\\Drafts"))),
     (b"RENAME a {3+}\r\nb/c", c.Rename("t", ("a",), ("b", "c"))),
     (b"SUBSCRIBE a", c.Subscribe("t", ("a",))),
     (b"UNSUBSCRIBE a", c.Unsubscribe("t", ("a",))),
@@ -61,6 +68,35 @@ COMMANDS: list[tuple[bytes, Command]] = [
     (b'LIST "" "a/%"', c.List("t", (Pattern("a\0%"),))),
     (b"LIST a/ %]", c.List("t", (Pattern("a\0%]"),))),
     (b'LIST "" ""', c.List("t", ())),
+    (b'LIST "" (a b {1+}\r\nc "")', c.List("t", (Pattern("a"), Pattern("b"), Pattern("c")), extended=True)),
+    (b'LIST () "" *', c.List("t", (Pattern("*"),), extended=True)),
+    (b'LIST (REMOTE) "" ""', c.List("t", (), extended=True, only=ListOption.REMOTE)),
+    (b'LIST "" % RETURN ()', c.List("t", (Pattern("%"),), extended=True)),
+    (
+        b'LIST (SUBSCRIBED RECURSIVEMATCH subscribed) "" ("a%" b*) RETURN (CHILDREN STATUS (UNSEEN) SUBSCRIBED)',
+        c.List(
+            "t",
+            (Pattern("a%"), Pattern("b*")),
+            extended=True,
+            only=ListOption.SUBSCRIBED | ListOption.RECURSIVEMATCH,
+            show=ListOption.CHILDREN | ListOption.SUBSCRIBED,
+            status=(StatusItem.UNSEEN,),
+        ),
+    ),
+    (
+        b'LIST "" * RETURN (STATUS (SIZE) SPECIAL-USE STATUS (SIZE RECENT))',
+        c.List(
+            "t",
+            (Pattern("*"),),
+            extended=True,
+            show=ListOption.SPECIAL_USE,
+            status=(StatusItem.SIZE, StatusItem.RECENT),
+        ),
+    ),
+    (
+        b'LIST (SPECIAL-USE) "" *',
+        c.List("t", (Pattern("*"),), extended=True, only=ListOption.SPECIAL_USE, show=ListOption.SPECIAL_USE),
+    ),
     (b'LSUB "" {1+}\r\n*', c.Lsub("t", (Pattern("*"),))),
     (b"NAMESPACE", c.Namespace("t")),
     (
@@ -68,6 +104,9 @@ COMMANDS: list[tuple[bytes, Command]] = [
         c.Status("t", ("a",), (StatusItem.UNSEEN, StatusItem.MESSAGES)),
     ),
     (b"APPEND a {3+}\r\nx\0y", c.Append("t", ("a",), b"x\0y")),
+    (b"STATUS a (size APPENDLIMIT)", c.Status("t", ("a",), (StatusItem.SIZE, StatusItem.APPENDLIMIT))),
+    (b"APPEND a UTF8 (~{3+}\r\nx\0y)", c.Append("t", ("a",), b"x\0y")),
+    (b"APPEND a (\\Seen) utf8 (~{1+}\r\nx)", c.Append("t", ("a",), b"x", Flags(1))),
     (b"APPEND a () {1+}\r\nx", c.Append("t", ("a",), b"x")),
     (
         b'APPEND {1+}\r\na (\\seen $Label1) "17-Jul-1996 02:44:25 -0700" {1+}\r\nx',
@@ -82,6 +121,17 @@ COMMANDS: list[tuple[bytes, Command]] = [
     (b"uid Fetch 1:3 UID", c.Fetch("t", ONE_TO_THREE, (c.Attribute.UID,), by_uid=True)),
     (b"SEARCH ALL", c.Search("t", c.Everything())),
     (b"UID SEARCH ALL", c.Search("t", c.Everything(), by_uid=True)),
+    (b"SEARCH RETURN () ALL", c.Search("t", c.Everything(), returns=frozenset({c.SearchReturn.ALL}))),
+    (
+        b"UID SEARCH return (min COUNT) CHARSET utf-8 ALL",
+        c.Search("t", c.Everything(), by_uid=True, returns=frozenset({c.SearchReturn.MIN, c.SearchReturn.COUNT})),
+    ),
+    (b"FETCH 1:3 UID (CHANGEDSINCE 12)", c.Fetch("t", ONE_TO_THREE, (c.Attribute.UID,), changedsince=12)),
+    (b"FETCH 1:3 (UID MODSEQ)", c.Fetch("t", ONE_TO_THREE, (c.Attribute.UID, c.Attribute.MODSEQ))),
+    (
+        b"STORE 1:3 (UNCHANGEDSINCE 0) +FLAGS.SILENT (\\Deleted)",
+        c.Store("t", ONE_TO_THREE, StoreMode.ADD, Flags(8), silent=True, unchangedsince=0),
+    ),
     (b"STORE 1:3 FLAGS ()", c.Store("t", ONE_TO_THREE, StoreMode.REPLACE, Flags())),
     (b"STORE 1:3 +flags (\\Deleted)", c.Store("t", ONE_TO_THREE, StoreMode.ADD, Flags(8))),
     (
@@ -156,6 +206,39 @@ def test_every_command_is_in_the_table() -> None:
         b'LIST ""',
         b'LIST "" a b',
         b"LIST () a",
+        b'LIST "" ()',
+        b'LIST "" (a',
+        b'LIST "" (a b) RETURN',
+        b'LIST "" a RETURN CHILDREN',
+        b'LIST "" a RETURN (CHILDREN',
+        b'LIST "" a RETURN (FROBNICATE)',
+        b'LIST "" a RETURN (REMOTE)',
+        b'LIST "" a RETURN (STATUS)',
+        b'LIST "" a RETURN (STATUS ())',
+        b'LIST "" a RETURN (STATUS (FROB))',
+        b'LIST (RECURSIVEMATCH) "" a',
+        b'LIST (REMOTE RECURSIVEMATCH) "" a',
+        b'LIST (CHILDREN) "" a',
+        b'LIST (SUBSCRIBED REMOTE "" a',
+        b'LIST (SUBSCRIBED)"" a',
+        b'LIST (SUBSCRIBEDREMOTE) "" a',
+        b'LSUB () "" a',
+        b'LSUB "" (a)',
+        b'LSUB "" a RETURN ()',
+        b"CREATE a (",
+        b"CREATE a ()",
+        b"CREATE a (USE)",
+        b"CREATE a (USE \\Sent)",
+        b"CREATE a (USE (Sent))",
+        b"CREATE a (USE (\\Sent)",
+        b"CREATE a (USE (\\Sent) USE (\\Sent))",
+        b"CREATE a (FROB (\\Sent))",
+        b'SELECT "\xc3"',
+        b'LOGIN "\xe4" b',
+        b"APPEND a UTF8 (~{1+}\r\nx",
+        b"APPEND a UTF8 ({1+}\r\nx)",
+        b"APPEND a UTF8 {1+}\r\nx",
+        b"APPEND a ~{1+}\r\nx",
         b"STATUS a",
         b"STATUS a ()",
         b"STATUS a MESSAGES",
@@ -174,6 +257,26 @@ def test_every_command_is_in_the_table() -> None:
         b"APPEND a (  ) {1+}\r\nx",
         b'APPEND a "yesterday" {1+}\r\nx',
         b'APPEND a "17-Jul-1996 02:44:25 -0700"{1+}\r\nx',
+        b"ENABLE",
+        b"ENABLE (CONDSTORE)",
+        b"SELECT a ()",
+        b"SELECT a (XYZZY)",
+        b"SELECT a (CONDSTORE",
+        b"SELECT a (CONDSTORE CONDSTORE)",
+        b"SEARCH RETURN",
+        b"SEARCH RETURN ALL",
+        b"SEARCH RETURN (MIN)",
+        b"SEARCH RETURN (FOO) ALL",
+        b"SEARCH RETURN (MIN,MAX) ALL",
+        b"FETCH 1 UID ()",
+        b"FETCH 1 UID (CHANGEDSINCE)",
+        b"FETCH 1 UID (CHANGEDSINCE 0)",
+        b"FETCH 1 UID (CHANGEDSINCE 9223372036854775808)",
+        b"FETCH 1 UID (CHANGEDSINCE 1",
+        b"STORE 1 () FLAGS a",
+        b"STORE 1 (UNCHANGEDSINCE) FLAGS a",
+        b"STORE 1 (UNCHANGEDSINCE -1) FLAGS a",
+        b"STORE 1 (UNCHANGEDSINCE 1)FLAGS a",
         b"EXPUNGE 1",
         b"UID EXPUNGE",
         b"UID EXPUNGE 0",
@@ -227,7 +330,11 @@ def test_no_tag(line: bytes) -> None:
         (b"CREATE a//b", "CANNOT"),
         (b"DELETE a/", "CANNOT"),
         (b'CREATE "a\tb"', "CANNOT"),
-        (b'CREATE "\xc3\xa4"', "CANNOT"),
+        (b"CREATE {1+}\r\n\xe4", "CANNOT"),
+        (b"CREATE a (USE (\\All))", "USEATTR"),
+        (b"CREATE a (USE (\\Sent \\Flagged))", "USEATTR"),
+        (b"CREATE a (USE (\\Frob))", "USEATTR"),
+        (b'LIST "" (' + b" ".join(b"%d" % n for n in range(101)) + b")", "LIMIT"),
         (b"STORE 1 FLAGS " + b"k" * 129, "LIMIT"),
         (b"SEARCH CHARSET X-KLINGON ALL", "BADCHARSET (US-ASCII UTF-8)"),
         (b"FETCH 1 (" + b" ".join(b"BODY[%d]" % n for n in range(1, 1002)) + b")", "LIMIT"),
@@ -240,7 +347,23 @@ def test_refused(line: bytes, code: str) -> None:
 
 
 def test_the_separator_is_the_servers() -> None:
-    assert read(b"CREATE a.b/c", ".") == c.Create("t", ("a", "b/c"))
+    assert read(b"CREATE a.b/c", Wire(".")) == c.Create("t", ("a", "b/c"))
+
+
+def test_names_in_utf_8() -> None:
+    """RFC 6855 §3: in quoted strings and literals, before and after it is enabled; then `&` stands for itself."""
+    for wire in (PLAIN, Wire(utf8=True)):
+        assert read('SELECT "Entwürfe"'.encode(), wire) == c.Select("t", ("Entwürfe",))
+        assert read("SELECT {9+}\r\nEntwürfe".encode(), wire) == c.Select("t", ("Entwürfe",))
+    assert read(b"SELECT &Jjo-", PLAIN) == c.Select("t", ("☺",))
+    assert read(b"SELECT &Jjo-", Wire(utf8=True)) == c.Select("t", ("&Jjo-",))
+
+
+def test_no_charset_once_all_is_utf_8() -> None:
+    """RFC 6855 §3."""
+    assert read(b"SEARCH CHARSET UTF-8 ALL") == read(b"SEARCH ALL", Wire(utf8=True))
+    with pytest.raises(BadSyntax):
+        read(b"SEARCH CHARSET UTF-8 ALL", Wire(utf8=True))
 
 
 def test_id_of_many_pairs_is_cut_off() -> None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from mailserver.protocols.imap import responses as r
 from mailserver.protocols.imap.cursor import Cursor
+from mailserver.protocols.imap.mailbox_name import Wire
 
 
 @pytest.mark.parametrize(
@@ -44,12 +45,26 @@ from mailserver.protocols.imap.cursor import Cursor
         (r.astring(b""), b'""'),
         (r.literal_head(5), b"{5}\r\n"),
         (r.literal_head(5, binary=True), b"~{5}\r\n"),
-        (r.mailbox(("Entwürfe", "a b"), "/"), b'"Entw&APw-rfe/a b"'),
-        (r.list_entry(["\\HasNoChildren", "\\Sent"], "/", ("Sent",)), b'* LIST (\\HasNoChildren \\Sent) "/" Sent\r\n'),
-        (r.list_entry([], ".", ("a", "b"), word=b"LSUB"), b'* LSUB () "." a.b\r\n'),
-        (r.list_separator("/"), b'* LIST (\\Noselect) "/" ""\r\n'),
-        (r.namespace("/"), b'* NAMESPACE (("" "/")) NIL NIL\r\n'),
-        (r.status(("a b",), "/", [(b"MESSAGES", 3), (b"UNSEEN", 0)]), b'* STATUS "a b" (MESSAGES 3 UNSEEN 0)\r\n'),
+        (r.mailbox(("Entwürfe", "a b"), Wire("/")), b'"Entw&APw-rfe/a b"'),
+        (
+            r.list_entry(["\\HasNoChildren", "\\Sent"], Wire("/"), ("Sent",)),
+            b'* LIST (\\HasNoChildren \\Sent) "/" Sent\r\n',
+        ),
+        (r.list_entry([], Wire("."), ("a", "b"), word=b"LSUB"), b'* LSUB () "." a.b\r\n'),
+        (r.mailbox(("Entwürfe",), Wire(".", utf8=True)), '"Entwürfe"'.encode()),
+        (r.mailbox(('ä"\\',), Wire(utf8=True)), b'"\xc3\xa4\\"\\\\"'),
+        (r.mailbox(("Sent",), Wire(utf8=True)), b"Sent"),
+        (r.mailbox(("a b",), Wire(utf8=True)), b'"a b"'),
+        (
+            r.list_entry(["\\NonExistent"], Wire(), ("Foo",), childinfo=["SUBSCRIBED", "SPECIAL-USE"]),
+            b'* LIST (\\NonExistent) "/" Foo ("CHILDINFO" ("SUBSCRIBED" "SPECIAL-USE"))\r\n',
+        ),
+        (r.list_separator(Wire("/")), b'* LIST (\\Noselect) "/" ""\r\n'),
+        (r.namespace(Wire("/")), b'* NAMESPACE (("" "/")) NIL NIL\r\n'),
+        (
+            r.status(("a b",), Wire("/"), [(b"MESSAGES", 3), (b"UNSEEN", 0)]),
+            b'* STATUS "a b" (MESSAGES 3 UNSEEN 0)\r\n',
+        ),
         (r.flags(b"\\Seen x"), b"* FLAGS (\\Seen x)\r\n"),
         (r.exists(3), b"* 3 EXISTS\r\n"),
         (r.recent(0), b"* 0 RECENT\r\n"),

@@ -13,6 +13,7 @@ from mailserver.protocols.imap.server_states import ALLOWED, State, allowed
 ANY = {"Capability", "Noop", "Logout", "Id"}
 NOT_AUTHENTICATED = {"StartTls", "Authenticate", "Login"}
 AUTHENTICATED = {
+    "Enable",
     "Select",
     "Create",
     "Delete",

@@ -1,0 +1,160 @@
+"""Blobs in a directory: DIR/<generation>/<two hex digits>/<hash>.
+
+A blob is written beside its place, fsynced, renamed, and the folder fsynced; the way to the folder is made durable
+once a process. Reusing a file fsyncs it and its folder, too: whoever wrote it may not have come so far yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+from storage.blobs import BlobCounts, name_of, opened, ref_now, ref_of, sealed
+from storage.errors import NotFound, Unavailable
+from storage.keys import Keys
+
+T = TypeVar("T")
+
+_PATIENCE_SECONDS = 60.0
+_A_PAGE = 500
+
+
+class DirectoryBlobs:
+    """The store of one process; several may share a directory."""
+
+    threshold_octets = 64 * 1024
+
+    def __init__(self, root: Path, keys: Keys) -> None:
+        self.counts = BlobCounts()
+        self._root = root
+        self._keys = keys
+        self._pool = ThreadPoolExecutor(4, "blobs")
+        self._durable: set[Path] = set()
+
+    async def put(self, content: bytes) -> bytes:
+        return await self._soon(self._put, content)
+
+    async def get(self, ref: bytes) -> bytes:
+        return await self._soon(self._get, ref)
+
+    async def missing(self, refs: list[bytes]) -> list[bytes]:
+        return await self._run(self._missing, refs)
+
+    async def remove(self, refs: list[bytes]) -> None:
+        await self._run(self._remove, refs)
+
+    async def listed(self, before_generation: int) -> AsyncGenerator[list[bytes], None]:
+        found = self._listed(before_generation)
+        while page := await self._run(lambda: list(islice(found, _A_PAGE))):
+            yield page
+
+    async def problem(self) -> str | None:
+        try:
+            return await self._run(self._problem)
+        except Unavailable as error:
+            return str(error)
+
+    async def close(self) -> None:
+        self._pool.shutdown(wait=False)
+
+    async def _soon(self, function: Callable[..., T], *arguments: object) -> T:
+        """A disk that stands still holds up nobody for ever."""
+        try:
+            return await asyncio.wait_for(self._run(function, *arguments), _PATIENCE_SECONDS)
+        except TimeoutError as error:
+            raise Unavailable("blob store: no answer") from error
+
+    async def _run(self, function: Callable[..., T], *arguments: object) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
+        except OSError as error:
+            raise Unavailable(f"blob store: {error}") from error
+
+    def _path(self, ref: bytes) -> Path:
+        return self._root / name_of(ref)
+
+    def _put(self, content: bytes) -> bytes:
+        blob_hash = self._keys.blob_hash(content)
+        ref = ref_now(blob_hash)
+        path = self._path(ref)
+        if not path.exists():
+            _write(path, sealed(self._keys, blob_hash, content))
+        else:
+            _fsync(path)
+        _fsync(path.parent)
+        self._keep_folders(path.parent)
+        return ref
+
+    def _keep_folders(self, folder: Path) -> None:
+        """Makes the way to a folder durable, once a process: whoever made it may not have come so far yet."""
+        if folder not in self._durable:
+            for above in (folder.parent, self._root, self._root.parent):
+                _fsync(above)
+            self._durable.add(folder)
+
+    def _get(self, ref: bytes) -> bytes:
+        try:
+            stored = self._path(ref).read_bytes()
+        except FileNotFoundError as error:
+            if not self._root.is_dir():
+                raise  # a disk that is not mounted has lost nothing
+            raise NotFound(f"blob {error.filename}") from error
+        return opened(self._keys, ref[4:], stored)
+
+    def _missing(self, refs: list[bytes]) -> list[bytes]:
+        self._root.stat()  # a disk that is not mounted has lost nothing
+        return [ref for ref in refs if not self._path(ref).exists()]
+
+    def _remove(self, refs: list[bytes]) -> None:
+        for ref in refs:
+            self._path(ref).unlink(missing_ok=True)
+
+    def _listed(self, before: int) -> Iterator[bytes]:
+        if not self._root.exists():
+            return
+        for folder in self._root.iterdir():
+            if folder.name.isdigit() and int(folder.name) < before:
+                for part in folder.glob("??"):
+                    yield from _refs_in(part, int(folder.name))
+
+    def _problem(self) -> str | None:
+        self._root.mkdir(parents=True, exist_ok=True)
+        return None if os.access(self._root, os.W_OK) else f"{self._root} may not be written"
+
+
+def _refs_in(folder: Path, number: int) -> Iterator[bytes]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            ref = ref_of(number, entry.name)
+            if ref is not None:
+                yield ref
+            elif entry.name.startswith("."):
+                Path(entry.path).unlink(missing_ok=True)  # a put that broke off
+
+
+def _write(path: Path, stored: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(stored)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
