@@ -158,8 +158,9 @@ set quit=yes delete=yes move=no sort=date copy=yes timeout=5 sleep_time=0
 """
 
 
-def test_mutt_reads_flags_and_moves(server: Pillarbox, alice: Account, tool: Tool, tmp_path: Path) -> None:
-    program = tool("mutt")
+@pytest.mark.parametrize("name", ["mutt", "neomutt"])
+def test_mutt_reads_flags_and_moves(server: Pillarbox, alice: Account, tool: Tool, tmp_path: Path, name: str) -> None:
+    program = tool(name)
     octets = message(alice.address, "for mutt")
     deliver(server, octets, alice.address)
     push = "<flag-message><pipe-message>cat > got<enter><save-message>=Archive<enter><sync-mailbox><quit>"
@@ -173,10 +174,11 @@ def test_mutt_reads_flags_and_moves(server: Pillarbox, alice: Account, tool: Too
         assert ok(client.search(None, "FLAGGED")) == [b"1"]
 
 
+@pytest.mark.parametrize("name", ["mutt", "neomutt"])
 def test_mutt_sends_and_keeps_a_copy(
-    server: Pillarbox, alice: Account, bob: Account, tool: Tool, tmp_path: Path
+    server: Pillarbox, alice: Account, bob: Account, tool: Tool, tmp_path: Path, name: str
 ) -> None:
-    program = tool("mutt")
+    program = tool(name)
     (tmp_path / "body").write_text("By mutt.\n")
     (tmp_path / "list.txt").write_text("an attachment\n")
     (tmp_path / "rc").write_text(_mutt_rc(server, alice))
@@ -195,8 +197,29 @@ def test_mutt_sends_and_keeps_a_copy(
     with imap(server, bob) as client:
         assert subjects(client) == ["sent by mutt"]
         assert b"an attachment" in all_octets(client)[0]
+    if name == "mutt":  # the other one keeps copies of what is written on its screen only
+        with imap(server, alice) as client:
+            eventually(lambda: status(client, "Sent") == 1, 5, "the copy in Sent")
+
+
+def test_neomutt_keeps_headers_by_mod_sequence(server: Pillarbox, alice: Account, tool: Tool, tmp_path: Path) -> None:
+    """With a header cache and CONDSTORE it asks for what has changed since it last looked."""
+    program = tool("neomutt")
+    for number in range(3):
+        deliver(server, message(alice.address, f"number {number}"), alice.address)
+    (tmp_path / "cache").mkdir()
+    log = tmp_path / "log0"
+    rc = _mutt_rc(server, alice).replace("header_cache", "imap_idle")
+    rc += f'set header_cache="{tmp_path}/cache" imap_condstore=yes\n'
+    _mutt(program, tmp_path, rc, "-e", "push '<quit>'")
     with imap(server, alice) as client:
-        eventually(lambda: status(client, "Sent") == 1, 5, "the copy in Sent")
+        ok(client.select("INBOX"))
+        ok(client.store("2", "+FLAGS", r"(\Flagged)"))
+    push = "<limit>~F<enter><pipe-message>cat > got<enter><quit>"
+    _mutt(program, tmp_path, rc, "-d", "3", "-l", str(tmp_path / "log"), "-e", f"push '{push}'")
+    assert b"Subject: number 1" in (tmp_path / "got").read_bytes()
+    said = log.read_text(errors="replace")
+    assert 'SELECT "INBOX" (CONDSTORE)' in said and "(CHANGEDSINCE" in said
 
 
 def test_mbsync_both_ways(server: Pillarbox, alice: Account, tool: Tool, tmp_path: Path) -> None:
