@@ -6,8 +6,8 @@ breaks off would end the search. So the hosts are tried one after another, each 
 
 from __future__ import annotations
 
+import re
 from typing import Any
-from urllib.parse import urlsplit
 
 import asyncpg
 
@@ -25,8 +25,7 @@ async def connect(dsn: str, *, timeout: float, **options: Any) -> Any:
 
 def split(dsn: str) -> list[str]:
     """One DSN for each host of postgresql://user:password@host:port,host:port/database?…"""
-    parts = urlsplit(dsn)
-    login, at, hosts = parts.netloc.rpartition("@")
-    if "," not in hosts:
-        return [dsn]
-    return [parts._replace(netloc=f"{login}{at}{host}").geturl() for host in hosts.split(",")]
+    scheme, slashes, rest = dsn.partition("://")
+    netloc = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    login, at, hosts = netloc.rpartition("@")
+    return [f"{scheme}{slashes}{login}{at}{host}{rest[len(netloc) :]}" for host in hosts.split(",")]
