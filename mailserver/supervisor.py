@@ -362,6 +362,7 @@ class Supervisor:
             "dsn": postgres.plain_dsn(outside.postgres) if self._services.embeds_postgres else self._services.dsn,
             "redis": redis.plain_url(outside.redis) if self._services.embeds_redis else self._services.redis_url,
             "blobs": config.storage.blobs or str(outside.blobs),
+            "s3": settings.of_s3(config.storage) if self._blobs_in_s3 else None,
             "certificate": str(config.tls.certificate or outside.tls / "server.crt"),
         }
         data_directory.write_private(self._inside.server_json, json.dumps(about, indent=2) + "\n")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from storage.blobs import BlobCounts, name_of, opened, ref_now, ref_of, sealed
-from storage.errors import NotFound, Unavailable
+from storage.errors import BlobsUnavailable, NotFound, Unavailable
 from storage.keys import Keys
 
 T = TypeVar("T")
@@ -68,13 +68,13 @@ class DirectoryBlobs:
         try:
             return await asyncio.wait_for(self._run(function, *arguments), _PATIENCE_SECONDS)
         except TimeoutError as error:
-            raise Unavailable("blob store: no answer") from error
+            raise BlobsUnavailable("blob store: no answer") from error
 
     async def _run(self, function: Callable[..., T], *arguments: object) -> T:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
         except OSError as error:
-            raise Unavailable(f"blob store: {error}") from error
+            raise BlobsUnavailable(f"blob store: {error}") from error
 
     def _path(self, ref: bytes) -> Path:
         return self._root / name_of(ref)

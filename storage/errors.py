@@ -37,5 +37,9 @@ class Unavailable(StorageError):
     """The database, or another part we cannot do without, does not answer; surely nothing was written."""
 
 
+class BlobsUnavailable(Unavailable):
+    """The blob store does not answer, or refuses."""
+
+
 class OutcomeUnknown(StorageError):
     """COMMIT was sent and its answer was lost, and it could not be settled: say neither yes nor no."""

@@ -26,7 +26,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from storage.blobs import BlobCounts
-from storage.errors import NotFound, Unavailable
+from storage.errors import BlobsUnavailable, NotFound
 
 if TYPE_CHECKING:
     from config.schema import StorageConfig
@@ -55,7 +55,7 @@ _WRONG_REGION = frozenset(
 )
 
 
-class S3Error(Unavailable):
+class S3Error(BlobsUnavailable):
     """The object store refused a request; code is its own word for it, "" where it did not answer."""
 
     def __init__(self, text: str, code: str = "") -> None:
@@ -125,7 +125,7 @@ class Requests:
             async with asyncio.timeout(_WAIT_SECONDS):
                 await self._slots.acquire()
         except TimeoutError:
-            raise Unavailable("too many requests to the object store wait for their turn") from None
+            raise BlobsUnavailable("too many requests to the object store wait for their turn") from None
         try:
             yield
         finally:

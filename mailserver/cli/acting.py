@@ -19,6 +19,7 @@ from config.schema import Config
 from mailserver.administration import Refused
 from mailserver.cli.context import open_store
 from storage import OutcomeUnknown, StorageError, Store
+from storage.errors import BlobsUnavailable
 
 Result = TypeVar("Result")
 
@@ -39,6 +40,8 @@ def act(ctx: typer.Context, work: Callable[[Store, Config], Awaitable[Result]], 
         fail(str(error), field=error.field, as_json=as_json)
     except OutcomeUnknown as error:
         fail(f"the database was lost while it wrote, look before you repeat: {error}", as_json=as_json)
+    except BlobsUnavailable as error:
+        fail(str(error), as_json=as_json)
     except StorageError as error:
         fail(f"the database refuses: {error}", as_json=as_json)
 

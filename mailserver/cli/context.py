@@ -133,10 +133,13 @@ async def open_store(ctx: typer.Context) -> AsyncIterator[tuple[Store, Config]]:
 @asynccontextmanager
 async def node(options: Given) -> AsyncIterator[Node]:
     """The installation, its database running and up to date."""
+    from mailserver.node.settings import with_s3
+
     directory = data_directory(options)
     server = await _server(directory)
     config = load_config(options, server)
     if server is not None:
+        config = with_s3(config, server.get("s3") or {})
         yield Node(config, directory, dsn_of(server, directory), _blobs(config, directory, server), server, [])
         return
     async with _stopped_node(config, directory) as stopped:

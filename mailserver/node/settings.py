@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from config.load import load, sections
-from config.schema import Change, Config
+from config.schema import Change, Config, StorageConfig
+from config.secret import Secret
+
+_OF_S3 = ("s3_endpoint_url", "s3_region", "s3_path_style", "s3_access_key_id", "s3_secret_access_key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,21 @@ def merged(running: Config, wanted: Config, change: Change) -> Config:
     return running.model_copy(
         update={section: getattr(running, section).model_copy(update=update) for section, update in updates.items()}
     )
+
+
+def of_s3(storage: StorageConfig) -> dict[str, Any]:
+    """How S3 is reached, the secret in clear: for server.json, which only its owner reads."""
+    told = {name: getattr(storage, name) for name in _OF_S3}
+    return {name: value.reveal() if isinstance(value, Secret) else value for name, value in told.items()}
+
+
+def with_s3(config: Config, told: Mapping[str, Any]) -> Config:
+    """The settings, with S3 as `of_s3` has told it."""
+    known = {name: told[name] for name in _OF_S3 if name in told}
+    secret = known.get("s3_secret_access_key")
+    if secret is not None:
+        known["s3_secret_access_key"] = Secret(secret)
+    return config.model_copy(update={"storage": config.storage.model_copy(update=known)})
 
 
 def _settings() -> Iterator[tuple[str, str, Change]]:

@@ -7,6 +7,7 @@ import imaplib
 import json
 import random
 import smtplib
+import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.mail import deliver, exact, imap, message, octets_of, ok
-from tests.acceptance.server import DOMAIN, HOST, Account, Pillarbox, eventually
+from tests.acceptance.server import DOMAIN, HOST, PROGRAM, Account, Pillarbox, eventually
 from tests.support.s3 import KEY_ID, SECRET, S3Server
 
 ALICE = Account(f"alice@{DOMAIN}", "correct horse")
@@ -114,6 +115,7 @@ def test_large_mail_in_s3(s3_server: Pillarbox, seaweedfs: S3Server) -> None:
         deliver(s3_server, sent[-2], ALICE.address)
         assert client.append("INBOX", "", None, sent[-1])[0] == "OK"
     read_back(s3_server, sent)
+    _is_checked_from_another_shell(s3_server)
 
     metrics = urllib.request.urlopen(f"http://{HOST}:{s3_server.port(80)}/metrics", timeout=30).read().decode()
     assert 'pillarbox_blob_requests_total{operation="put_object"}' in metrics
@@ -124,6 +126,13 @@ def test_large_mail_in_s3(s3_server: Pillarbox, seaweedfs: S3Server) -> None:
     assert s3_server.process.wait(timeout=90) != 0
     assert "s3://mail/elsewhere does not hold what messages refer to" in s3_server.log_tail()
     _says_no_secret(s3_server)
+
+
+def _is_checked_from_another_shell(server: Pillarbox) -> None:
+    """A command learns from the running server where S3 is."""
+    command = [str(PROGRAM), "--data", str(server.data), "admin", "fsck", "--octets", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=server.home)
+    assert done.returncode == 0 and json.loads(done.stdout)["clean"], done.stdout + done.stderr
 
 
 def _serves_what_it_can(server: Pillarbox, client: imaplib.IMAP4, sent: list[bytes]) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from config.load import ConfigErrors
 from config.schema import Config
-from mailserver.node.settings import Source, changes, merged
+from config.secret import Secret
+from mailserver.node.settings import Source, changes, merged, of_s3, with_s3
 
 OLD = Config(server={"hostname": "a.example"})
 NEW = Config(
@@ -67,3 +69,12 @@ def test_a_source_is_read_from_where_the_server_was_started(tmp_path: Path, monk
 
 def test_without_a_file(tmp_path: Path) -> None:
     assert Source(None, {}, tmp_path).load() == Config()
+
+
+def test_s3_is_told_and_taken() -> None:
+    told = {"s3_endpoint_url": "http://127.0.0.1:1", "s3_access_key_id": "a", "s3_secret_access_key": Secret("hidden")}
+    storage = Config().storage.model_copy(update=told)
+    written = json.loads(json.dumps(of_s3(storage)))
+    assert written["s3_secret_access_key"] == "hidden" and "s3_timeout_seconds" not in written
+    assert with_s3(Config(), written).storage == storage
+    assert with_s3(Config(), {}) == Config()
