@@ -133,19 +133,20 @@ class Selected:
     async def including(self, uids: Sequence[int]) -> None:
         """Sees to it that messages which this session has just added are in the view."""
         if uids and not self.view.snapshot.seq_of(uids[-1]):
-            await self._look_again()
+            await self.look_again()
 
     async def without(self, uids: Sequence[int]) -> None:
         """Sees to it that messages which this session has just removed are not in the view."""
         if uids and self.view.snapshot.seq_of(uids[-1]):
-            await self._look_again()
+            await self.look_again()
 
     async def since(self, modseq: int) -> None:
         """Sees to it that what this session has just changed is in the view."""
         if self.view.snapshot.mailbox.highestmodseq < modseq:
-            await self._look_again()
+            await self.look_again()
 
-    async def _look_again(self) -> None:
+    async def look_again(self) -> None:
+        """Sees what others have changed, if the store answers."""
         try:
             await self.view.refresh()
         except Unavailable:

@@ -49,6 +49,8 @@ async def handle(s: Session, cmd: commands.Store) -> Done:
     since = None if cmd.unchangedsince is None else Since(cmd.unchangedsince, _known(selected, ranges))
     result = await messages.store_flags(s.service.store, mailbox.account_id, mailbox.mailbox_id, uids, change, since)
     await selected.since(result.modseq)
+    if result.failed:
+        await selected.look_again()  # RFC 7162 §3.1.3: the client is told why
     gone = await _report(s, selected, cmd, ranges, result)
     if result.failed:
         numbers = result.failed if cmd.by_uid else map(selected.numbers.snapshot.seq_of, result.failed)

@@ -6,7 +6,7 @@ import pytest
 
 from storage import FlagChange, Placed, messages
 from storage.records import Flag
-from tests.imap.conftest import Client, Server
+from tests.imap.conftest import Client, OpenStore, Server
 from tests.imap.mail import put
 
 
@@ -240,3 +240,14 @@ async def test_search_by_mod_sequence(server: Server) -> None:
         """,
         client,
     )
+
+
+async def test_unchangedsince_says_what_another_worker_has_changed(server: Server, open_store: OpenStore) -> None:
+    """RFC 7162 §3.1.3, example 10: told with the answer, not only with the next command."""
+    client, placed, modseq = await inbox(server)
+    other = await open_store()
+    change = FlagChange("+", Flag.SEEN)
+    stored = await messages.store_flags(other, placed.account_id, placed.mailbox_id, [2], change)
+    lines = await client.ask(rf"STORE 2 (UNCHANGEDSINCE {modseq}) FLAGS (\Flagged)")
+    assert rf"* 2 FETCH (UID 2 MODSEQ ({stored.modseq}) FLAGS (\Seen))" in lines
+    assert "[MODIFIED 2]" in lines[-1]
