@@ -12,7 +12,7 @@ import pytest
 from tests.acceptance.server import DOMAIN, PROGRAM, Account, Pillarbox
 
 HERE = Path(__file__).parent
-_POOL = 80
+_POOL = 40
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -44,9 +44,16 @@ def server(program: Path) -> Iterator[Pillarbox]:
 
 @pytest.fixture(scope="session")
 def _pool(server: Pillarbox) -> Iterator[Account]:
-    accounts = [Account(f"person{number}@{DOMAIN}", f"correct horse {number}") for number in range(_POOL)]
-    server.add_accounts(accounts)
-    return iter(accounts)
+    """Accounts without end, made some at a time."""
+
+    def accounts() -> Iterator[Account]:
+        for first in itertools.count(0, _POOL):
+            some = range(first, first + _POOL)
+            made = [Account(f"person{number}@{DOMAIN}", f"correct horse {number}") for number in some]
+            server.add_accounts(made)
+            yield from made
+
+    return accounts()
 
 
 @pytest.fixture
