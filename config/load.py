@@ -26,7 +26,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import PydanticBaseSettingsSource
 
-from config.schema import Config
+from config.schema import Config, user_path
 from config.secret import Secret
 
 PREFIX = "PILLARBOX_"
@@ -149,7 +149,7 @@ def _file(path: Path) -> Layer:
     except OSError as error:
         layer.problems.append(Problem(layer.where, "", f"cannot be read: {error.strerror}"))
         return layer
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         layer.problems.append(Problem(layer.where, "", f"is not TOML: {error}"))
         return layer
     for name, value in content.items():
@@ -184,7 +184,7 @@ def _put_text(layer: Layer, section: str, key: str, text: str) -> None:
     if is_list and text.lstrip().startswith("["):
         try:
             keys[key] = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             layer.refuse(section, key, f"is not JSON: {error}")
 
 
@@ -279,7 +279,11 @@ def _read_secret(layer: Layer, section: str, key: str, name: object) -> None:
     if not isinstance(name, str) or not name:
         layer.refuse(section, key + FILE_SUFFIX, "must be the path of a file")
         return
-    path = layer.folder / Path(name).expanduser()
+    try:
+        path = layer.folder / user_path(name)
+    except ValueError as error:
+        layer.refuse(section, key, f"the file that holds it: {error}")
+        return
     try:
         with path.open("rb") as file:
             content = file.read(MAX_SECRET_OCTETS + 1)

@@ -118,7 +118,9 @@ def _redis_url(value: Secret) -> Secret:
 
 
 def _blob_place(value: str) -> str:
-    if "://" in value and re.fullmatch(r"s3://[A-Za-z0-9][A-Za-z0-9._-]{2,62}(/[A-Za-z0-9._/-]*)?", value) is None:
+    if "://" not in value:
+        return str(user_path(value))
+    if re.fullmatch(r"s3://[A-Za-z0-9][A-Za-z0-9._-]{2,62}(/[A-Za-z0-9._/-]*)?", value) is None:
         raise ValueError("must be a directory, or s3://bucket or s3://bucket/prefix, without credentials")
     return value
 
@@ -135,8 +137,19 @@ def _key(value: Secret) -> Secret:
     return value
 
 
+def user_path(name: Path | str) -> Path:
+    """The path, with ~ or ~user as that home directory. ValueError: there is none, or no file can have this name."""
+    path = Path(name)
+    if "\0" in str(path):
+        raise ValueError("is no path: it has a NUL")
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ValueError(f"{path.parts[0]} is not known: no such user, or one without a home directory") from None
+
+
 def _user_path(value: Path | None) -> Path | None:
-    return value.expanduser() if value is not None else None
+    return user_path(value) if value is not None else None
 
 
 Octets = Annotated[int, BeforeValidator(_octets)]
@@ -252,7 +265,8 @@ class StorageConfig(Section):
     )
     blobs: BlobPlace | None = setting(
         None,
-        "Where large message parts are kept: a directory, or S3 as s3://bucket or s3://bucket/prefix.",
+        "Where large message parts are kept: a directory, or S3 as s3://bucket or s3://bucket/prefix. "
+        "The same on all nodes.",
         shown_default="blobs/ in the data directory",
         example="/srv/pillarbox/blobs",
     )
@@ -535,6 +549,13 @@ class ImapConfig(Section):
         unit="octets",
         change="reload",
         ge=4 * KIB,
+    )
+    text_memory_mib: int = setting(
+        64,
+        "Memory of one worker for ready-made answers (ENVELOPE, BODYSTRUCTURE, header fields), at most.",
+        unit="MiB",
+        change="reload",
+        ge=0,
     )
     max_errors: int = setting(
         50, "Bad commands in a row after which a session ends.", unit="errors", change="reload", ge=1

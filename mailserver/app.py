@@ -41,6 +41,7 @@ from mailserver.receiving.session import Memory, Receiving
 from mailserver.receiving.submission_policy import SubmissionPolicy
 from storage import Account, AccountId, NotFound, Notice, StorageError, Store, accounts, housekeeping
 from storage.blobs import BlobCounts
+from storage.tasks import end
 
 log = logging.getLogger(__name__)
 
@@ -255,8 +256,7 @@ async def serve(
             ready()
             await stop.wait()
             await _say_goodbye(services, listeners, http)
-            for helper in helpers:
-                helper.cancel()
+            await end(helpers)
 
 
 async def _say_goodbye(services: Services, listeners: Sequence[Listener], http: HttpListener) -> None:

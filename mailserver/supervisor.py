@@ -18,7 +18,8 @@ server.shutdown_seconds, the services are stopped. A second one cuts that short.
 HUP reads settings and certificate again. What cannot be used is refused whole, and the old ones stay in force; else
 workers are sent those settings that may change while they serve, and workers forked later have them, too. USR2 does
 that, and replaces the workers one by one, which brings in settings that a worker keeps for life. A worker is forked
-from this process: other code comes with a restart only. What was done stands in run/reload.json (node/report.py).
+from this process: other code comes with a restart only. What was done stands in run/reload.json (node/report.py). No
+fault in it ends the server, nor does a fork that fails: that is tried again like a worker that dies.
 
 When the supervisor itself is killed the kernel ends workers and services (PR_SET_PDEATHSIG).
 """
@@ -26,6 +27,7 @@ When the supervisor itself is killed the kernel ends workers and services (PR_SE
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import logging
 import os
@@ -34,7 +36,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -146,7 +148,10 @@ class Supervisor:
         stack.callback(lambda: workers.stop(self._stop_seconds, _wait_for_second_signal))
         workers.start()
         stack.callback(self._inside.server_json.unlink, missing_ok=True)
-        self._write_server_json(len(workers))
+        try:
+            self._write_server_json(len(workers))
+        except OSError as error:
+            raise StartError(f"{self._outside.server_json} cannot be written: {error.strerror}") from error
         self._watch(workers)
 
     # Making ready, perhaps as root -----------------------------------------------------------------------------------
@@ -218,14 +223,13 @@ class Supervisor:
 
     async def _look_at_blobs(self, store: Store) -> None:
         """A mistake in the settings is said before anything is made; later on an outage keeps nobody from serving."""
-        if not self._blobs_in_s3:
-            return
         problem = await store.blobs.problem()
         if problem is None:
             if await housekeeping.blobs_are_elsewhere(store):
                 raise StartError(
-                    f"storage.blobs: {self._config.storage.blobs} does not hold what messages refer to: name the place "
-                    "where it is, or copy it there first, names as they are"
+                    f"storage.blobs: {self._config.storage.blobs or self._outside.blobs} does not hold what messages "
+                    "refer to: mount what belongs there, or name the place where it is, the same on all nodes, or copy "
+                    "it there first, names as they are"
                 )
         elif await first_start.is_done(store):
             log.error("storage.blobs: %s", problem)
@@ -299,8 +303,25 @@ class Supervisor:
     # Other settings --------------------------------------------------------------------------------------------------
 
     def _reload(self, workers: Workers, *, replace: bool) -> Iterator[None]:
-        """Takes up what the settings say by now, in steps between which everything else is looked after."""
+        """Takes up what the settings say by now, in steps between which everything else is looked after.
+
+        Whatever goes wrong with that, the server goes on.
+        """
         report = Report(self._pid, time.monotonic())
+        try:
+            yield from self._change(workers, report, replace=replace)
+        except Exception as error:
+            log.exception("fault in a reload")
+            report.problems.append(f"broken off by a fault ({type(error).__name__}), the log says where")
+        log.log(logging.ERROR if report.problems else logging.INFO, "reload: %s", "; ".join(report.lines()))
+        try:
+            report.write(self._inside.reload_json)
+        except OSError as error:
+            log.error(
+                "%s cannot be written, who asked for the reload is not told: %s", self._outside.reload_json, error
+            )
+
+    def _change(self, workers: Workers, report: Report, *, replace: bool) -> Iterator[None]:
         try:
             wanted = self._source.load()
             pem = self._certificates.read(wanted.tls)
@@ -308,22 +329,24 @@ class Supervisor:
             reader = f", read as {self._account.name}," if self._account else ""
             report.problems = [f"the settings{reader} cannot be used, the old ones stay in force:"]
             report.problems += str(error).split("\n")
-        else:
-            report.changed = settings.changes(self._config, wanted)
-            yield from self._take_up(wanted, pem, workers, report)
-            if replace and not report.problems:
-                yield from self._replace_workers(wanted, workers, report)
+            return
+        report.changed = settings.changes(self._config, wanted)
+        yield from self._take_up(wanted, pem, workers, report)
+        if replace and not report.problems:
+            yield from self._replace_workers(wanted, workers, report)
+        try:
             self._write_server_json(len(workers))
-        log.log(logging.ERROR if report.problems else logging.INFO, "reload: %s", "; ".join(report.lines()))
-        report.write(self._inside.reload_json)
+        except OSError as error:
+            report.problems.append(f"{self._outside.server_json} cannot be written: {error.strerror}")
 
     def _take_up(self, wanted: Config, pem: Pem, workers: Workers, report: Report) -> Iterator[None]:
         """What may change while workers serve, here and in all of them."""
-        self._config = config = settings.merged(self._config, wanted, "reload")
+        config = settings.merged(self._config, wanted, "reload")
         if self._certificates.use(pem):
             report.certificate = pem.fingerprint()
-        logs.configure(config.log.level, config.log.format)
         workers.tell(Settings(config, pem))
+        self._config = config
+        logs.configure(config.log.level, config.log.format)
         deadline = time.monotonic() + ANSWER_SECONDS
         while workers.unanswered() and time.monotonic() < deadline:
             yield
@@ -333,14 +356,19 @@ class Supervisor:
     def _replace_workers(self, wanted: Config, workers: Workers, report: Report) -> Iterator[None]:
         """One by one, with what a worker keeps for life."""
         before = self._config
-        self._config = settings.merged(before, wanted, "workers")
+        self._use_for_later(settings.merged(before, wanted, "workers"))
         try:
             yield from workers.replace(self._stop_seconds)
         except WorkersFailed as error:
-            self._config = before
+            self._use_for_later(before)
             report.problems.append(str(error))
         else:
             report.replaced = True
+
+    def _use_for_later(self, config: Config) -> None:
+        """For workers that are forked from now on."""
+        self._config = config
+        self._certificates.reconfigure(config.tls)
 
     # What it tells ---------------------------------------------------------------------------------------------------
 
@@ -395,9 +423,9 @@ def _say(text: str) -> None:
 
 
 def _print(text: str) -> None:
-    """To the person who started us; it is no part of the log."""
-    try:
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
-    except OSError:
-        pass
+    """To the person who started us, in whatever encoding that is; it is no part of the log."""
+    with suppress(OSError):
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")
+            sys.stdout.write(text + "\n")
+            sys.stdout.flush()

@@ -6,21 +6,28 @@
 Files are written beside their place and renamed, so none is ever half there; they are not fsynced: after a crash of the
 machine one may be damaged, which its reader finds out. When the bound is reached, those that were not used for longest
 go until an eighth is free. A process that finds the lock taken adds nothing this time. Whatever is wrong with the disk,
-reading goes on without the cache.
+reading goes on without the cache; where it stands still, until it has gone on.
 """
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, TypeVar
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 _COMPLAIN_SECONDS = 60.0
+_PATIENCE_SECONDS = 5.0
+_THREADS = 2
 _LARGEST = 8
 """A blob that would take more than this fraction is not kept."""
 
@@ -43,7 +50,7 @@ class BlobCache:
         except FileNotFoundError:
             return None
         except OSError as error:
-            self._complain(error)
+            self.complain(error)
             return None
         return stored
 
@@ -62,13 +69,13 @@ class BlobCache:
         except BlockingIOError:
             return
         except OSError as error:
-            self._complain(error)
+            self.complain(error)
 
     def drop(self, ref: bytes) -> None:
         try:
             self._path(ref).unlink(missing_ok=True)
         except OSError as error:
-            self._complain(error)
+            self.complain(error)
 
     def _path(self, ref: bytes) -> Path:
         return self._folder / ref[4:5].hex() / ref.hex()
@@ -106,10 +113,49 @@ class BlobCache:
                             continue  # dropped just now
                         yield about.st_mtime, about.st_size, Path(entry.path)
 
-    def _complain(self, error: OSError) -> None:
+    def complain(self, error: OSError) -> None:
         if time.monotonic() - self._complained >= _COMPLAIN_SECONDS:
             self._complained = time.monotonic()
             log.warning("the cache of blobs is left aside: %s", error)
+
+
+class PatientCache:
+    """The same for the event loop, in threads of its own. Nobody waits for the disk for more than five seconds."""
+
+    def __init__(self, cache: BlobCache) -> None:
+        self._cache = cache
+        self._pool = ThreadPoolExecutor(_THREADS, "blob-cache")
+        self._stuck: set[Future[Any]] = set()
+
+    async def get(self, ref: bytes) -> bytes | None:
+        return await self._work(self._cache.get, ref)
+
+    async def put(self, ref: bytes, stored: bytes) -> None:
+        await self._work(self._cache.put, ref, stored)
+
+    async def drop(self, ref: bytes) -> None:
+        await self._work(self._cache.drop, ref)
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False)
+
+    async def _work(self, function: Callable[..., T], *arguments: object) -> T | None:
+        """Its result; None where the disk stands still."""
+        if self._stuck:
+            return None
+        work: Future[T] = self._pool.submit(function, *arguments)
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(work), _PATIENCE_SECONDS)
+        except TimeoutError:
+            self._leave_aside(work)
+            return None
+
+    def _leave_aside(self, work: Future[T]) -> None:
+        """Until it has ended; work that was not begun is cancelled."""
+        if not work.done():
+            self._stuck.add(work)
+            work.add_done_callback(self._stuck.discard)
+            self._cache.complain(TimeoutError("its disk does not answer"))
 
 
 def _write(path: Path, stored: bytes) -> None:

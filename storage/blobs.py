@@ -12,8 +12,11 @@ durable). commit: put → referenced, only if the generation is then the current
 put → absent, only three generations back and older, so it can never meet a transaction in flight. A crash leaves
 garbage, never a hole.
 
-There are two stores, a directory (storage/directory_blobs.py) and S3 (storage/s3_blobs.py). They keep the same octets
-under the same names, so that moving from one to the other is copying files.
+There are two stores, a directory (storage/directory_blobs.py) and S3 (storage/s3_blobs.py). Both keep a blob in the
+same form under the same name, so that moving from one to the other is copying files.
+
+Stored form: an octet for the codec (storage/codec.py), a random nonce, and the sealed octets. The codec is bound to
+them, and the key is that of the name: what opens is what was put under it.
 """
 
 from __future__ import annotations
@@ -26,10 +29,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from cryptography.exceptions import InvalidTag
-
 from storage import codec
-from storage.keys import NONCE, Keys, WrongKey
+from storage.errors import Damaged
+from storage.keys import Keys
 
 if TYPE_CHECKING:
     from config.schema import StorageConfig
@@ -38,7 +40,8 @@ GENERATION_SECONDS = 604_800
 REF_OCTETS = 36
 S3_SCHEME = "s3://"
 
-_FILE_NAME = re.compile(r"[0-9a-f]{64}")
+_NAME = re.compile(r"([0-9]+)/([0-9a-f]{2})/(\2[0-9a-f]{62})")
+_GENERATION = re.compile("0|[1-9][0-9]{0,9}")
 
 
 def generation(now: float) -> int:
@@ -61,11 +64,16 @@ def name_of(ref: bytes) -> str:
     return f"{generation_of(ref)}/{name[:2]}/{name}"
 
 
-def ref_of(number: int, file_name: str) -> bytes | None:
-    """The way back from a generation and the last part of a name; None for what is no blob."""
-    if _FILE_NAME.fullmatch(file_name) is None:
-        return None
-    return number.to_bytes(4, "big") + bytes.fromhex(file_name)
+def ref_of(name: str) -> bytes | None:
+    """The way back; None for what is no blob of ours."""
+    found = _NAME.fullmatch(name)
+    number = None if found is None else generation_named(found[1])
+    return None if found is None or number is None else number.to_bytes(4, "big") + bytes.fromhex(found[3])
+
+
+def generation_named(name: str) -> int | None:
+    """The generation whose folder has this name; None for a folder of something else."""
+    return int(name) if _GENERATION.fullmatch(name) and int(name) < 1 << 32 else None
 
 
 @dataclass(slots=True)
@@ -91,7 +99,7 @@ class BlobStore(Protocol):
         ...
 
     async def get(self, ref: bytes) -> bytes:
-        """The content. NotFound: the store serves, and has no such blob. WrongKey."""
+        """The content. NotFound: the store serves, and has no such blob. Damaged."""
         ...
 
     async def missing(self, refs: list[bytes]) -> list[bytes]:
@@ -103,10 +111,11 @@ class BlobStore(Protocol):
         ...
 
     def listed(self, before_generation: int) -> AsyncGenerator[list[bytes], None]:
-        """References of all blobs of older generations, some hundred at a time, which may be removed meanwhile.
+        """References of all blobs of older generations, some hundred at a time, which may be removed meanwhile."""
+        ...
 
-        What puts that broke off have left is cleared away on the way.
-        """
+    async def clear(self, before_generation: int) -> None:
+        """Takes away what puts that broke off have left, those of older generations at least. For the sweeper alone."""
         ...
 
     async def problem(self) -> str | None:
@@ -128,15 +137,17 @@ def open_blobs(where: str, keys: Keys, config: StorageConfig, cache_folder: Path
 
 
 def sealed(keys: Keys, blob_hash: bytes, content: bytes) -> bytes:
-    """A blob's stored form. One key seals exactly one content, so a constant nonce is safe and equal blobs are
-    equal."""
+    """A blob's stored form. Another release of the compressor may make other octets of the same content, and one key
+    must not seal both under one nonce: so it is random."""
     form, octets = codec.compress(content)
-    return bytes([form | codec.SEALED]) + keys.blob_cipher(blob_hash).encrypt(bytes(NONCE), octets, None)
+    head = bytes([form | codec.SEALED])
+    return head + codec.seal(keys.blob_cipher(blob_hash), octets, head)
 
 
-def opened(keys: Keys, blob_hash: bytes, stored: bytes) -> bytes:
+def opened(keys: Keys, ref: bytes, stored: bytes) -> bytes:
+    """The content that the reference names; Damaged."""
     try:
-        octets = keys.blob_cipher(blob_hash).decrypt(bytes(NONCE), stored[1:], None)
-    except InvalidTag as error:
-        raise WrongKey("a blob does not open under its key") from error
+        octets = codec.unseal(keys.blob_cipher(ref[4:]), memoryview(stored)[1:], stored[:1])
+    except Damaged as error:
+        raise Damaged(f"blob {name_of(ref)} does not open under its key") from error
     return codec.expand(stored[0], octets)

@@ -12,7 +12,8 @@ import lz4.block
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from storage.keys import NONCE, WrongKey
+from storage.errors import Damaged
+from storage.keys import NONCE
 
 RAW = 0
 LZ4 = 1
@@ -43,8 +44,9 @@ def seal(cipher: AESGCM, octets: bytes, label: bytes) -> bytes:
     return nonce + cipher.encrypt(nonce, octets, label)
 
 
-def unseal(cipher: AESGCM, sealed: bytes, label: bytes) -> bytes:
+def unseal(cipher: AESGCM, sealed: bytes | memoryview, label: bytes) -> bytes:
+    """Damaged."""
     try:
         return cipher.decrypt(sealed[:NONCE], sealed[NONCE:], label)
-    except InvalidTag as error:
-        raise WrongKey("stored content does not open under its key") from error
+    except (InvalidTag, ValueError) as error:  # of what is shorter than a nonce
+        raise Damaged("stored content does not open under its key") from error

@@ -46,6 +46,7 @@ from storage.content import Message
 from storage.errors import OutcomeUnknown, StorageError, Unavailable
 from storage.records import Placed, Placement
 from storage.store import SERVER_SETTINGS, commit, is_unavailable
+from storage.tasks import end
 
 if TYPE_CHECKING:
     from storage.store import Store
@@ -88,10 +89,7 @@ class Committer:
                     await asyncio.sleep(0)
         except TimeoutError:
             log.warning("%d messages could not be written before the end", len(self._waiting) + len(self._alone))
-        tasks = [self._task, *self._alone]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end([self._task, *self._alone])
         while self._waiting:
             self._waiting.popleft().refuse(Unavailable("the server is going down"))
         if self._conn is not None:

@@ -7,17 +7,14 @@ from typing import Any
 
 from storage import reader
 from storage.blobs import REF_OCTETS, name_of
-from storage.errors import NotFound
+from storage.errors import BlobLost, Damaged, NotFound
 from storage.findings import Findings, Mend
-from storage.keys import WrongKey
 from storage.records import MessageId
 from storage.store import Store
 
 _CONTENTS_AT_ONCE = 500
 _REFS_AT_ONCE = 500
 _LAST = 2**63 - 1
-_DAMAGE = (WrongKey, ValueError, RuntimeError, IndexError)
-"""What opening and rebuilding raise where octets are not what was stored."""
 
 _MESSAGES = """
 SELECT message_id, octet_length(header_prefix) + size FROM messages WHERE account_id = $1 AND message_id = ANY($2)
@@ -164,13 +161,12 @@ async def _read_one(store: Store, findings: Findings, message_id: MessageId, siz
     where = f"message {message_id}"
     findings.looked_at["octets"] += size
     try:
-        held = await reader.stored(store, findings.account_id, [message_id])
-        if message_id not in held:
-            return  # purged meanwhile, or named by what holds it
-        octets = sum(map(len, await reader.pieces(store, held[message_id])))
+        octets = sum(map(len, await reader.received(store, findings.account_id, message_id)))
     except NotFound:
-        return  # a blob; find_blobs says so
-    except _DAMAGE as error:
+        return  # purged meanwhile, or named by what holds it
+    except BlobLost:
+        return  # named by find_blobs
+    except Damaged as error:
         findings.fault("octets", where, f"it cannot be opened: {error}")
         return
     if octets != size:

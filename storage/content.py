@@ -9,7 +9,6 @@ proper.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -18,6 +17,7 @@ from storage import codec
 from storage.aside import aside
 from storage.blobs import REF_OCTETS, generation_of
 from storage.store import Store
+from storage.tasks import together
 
 _PUTS_AT_ONCE = 4
 """Each holds another copy of its blob."""
@@ -84,20 +84,26 @@ class StoredContent:
 
 async def prepare(store: Store, split: Split, summary: Summary, size: int) -> Message:
     """Compresses and puts blobs; Unavailable where the blob store does not serve. size: octets of the message."""
-    form, octets = await aside(len(split.front), codec.compress, split.front)
-    if split.layout is not None:
-        octets = b"".join((len(octets).to_bytes(4, "big"), octets, *split.inline))
+    form, octets = await aside(len(split.front) + sum(map(len, split.inline)), _stored, split)
     message = Message(summary, size, form, octets, None, [], split.blobs)
     await put_blobs(store, message)
     message.layout = _with_refs(split.layout, message.refs)
     return message
 
 
+def _stored(split: Split) -> tuple[int, bytes]:
+    """The codec and the octets of the row, without a seal."""
+    form, text = codec.compress(split.front)
+    if split.layout is None:
+        return form, text
+    return form, b"".join((len(text).to_bytes(4, "big"), text, *split.inline))
+
+
 async def put_blobs(store: Store, message: Message) -> None:
     """Makes the message's blobs durable in the current generation."""
     refs: list[bytes] = []
     for start in range(0, len(message.blobs), _PUTS_AT_ONCE):
-        refs += await asyncio.gather(*map(store.blobs.put, message.blobs[start : start + _PUTS_AT_ONCE]))
+        refs += await together(map(store.blobs.put, message.blobs[start : start + _PUTS_AT_ONCE]))
     if message.layout is not None:
         message.layout = _with_refs(_layout_proper(message.layout), refs)
     message.refs = refs

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from storage.blobs import BlobCounts, name_of, opened, ref_now, ref_of, sealed
+from storage.blobs import BlobCounts, generation_named, name_of, opened, ref_now, ref_of, sealed
 from storage.errors import BlobsUnavailable, NotFound, Unavailable
 from storage.keys import Keys
 
@@ -23,6 +24,7 @@ T = TypeVar("T")
 
 _PATIENCE_SECONDS = 60.0
 _A_PAGE = 500
+_TEMPORARY = re.compile(r"\.[0-9a-f]{64}\.[0-9]+\.[0-9]+")
 
 
 class DirectoryBlobs:
@@ -38,20 +40,30 @@ class DirectoryBlobs:
         self._durable: set[Path] = set()
 
     async def put(self, content: bytes) -> bytes:
-        return await self._soon(self._put, content)
+        return await self._run(self._put, content)
 
     async def get(self, ref: bytes) -> bytes:
-        return await self._soon(self._get, ref)
+        return await self._run(self._get, ref)
 
     async def missing(self, refs: list[bytes]) -> list[bytes]:
         return await self._run(self._missing, refs)
 
     async def remove(self, refs: list[bytes]) -> None:
-        await self._run(self._remove, refs)
+        await self._run(self._unlink, map(name_of, refs))
 
     async def listed(self, before_generation: int) -> AsyncGenerator[list[bytes], None]:
-        found = self._listed(before_generation)
-        while page := await self._run(lambda: list(islice(found, _A_PAGE))):
+        async for page in self._pages(before_generation):
+            refs = [ref for name in page if (ref := ref_of(name)) is not None]
+            if refs:
+                yield refs
+
+    async def clear(self, before_generation: int) -> None:
+        async for page in self._pages(before_generation):
+            await self._run(self._unlink, [name for name in page if _TEMPORARY.fullmatch(name.rpartition("/")[2])])
+
+    async def _pages(self, before: int) -> AsyncGenerator[list[str], None]:
+        names = self._names(before)
+        while page := await self._run(lambda: list(islice(names, _A_PAGE))):
             yield page
 
     async def problem(self) -> str | None:
@@ -63,16 +75,13 @@ class DirectoryBlobs:
     async def close(self) -> None:
         self._pool.shutdown(wait=False)
 
-    async def _soon(self, function: Callable[..., T], *arguments: object) -> T:
+    async def _run(self, function: Callable[..., T], *arguments: object) -> T:
         """A disk that stands still holds up nobody for ever."""
+        work = asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
         try:
-            return await asyncio.wait_for(self._run(function, *arguments), _PATIENCE_SECONDS)
+            return await asyncio.wait_for(work, _PATIENCE_SECONDS)
         except TimeoutError as error:
             raise BlobsUnavailable("blob store: no answer") from error
-
-    async def _run(self, function: Callable[..., T], *arguments: object) -> T:
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
         except OSError as error:
             raise BlobsUnavailable(f"blob store: {error}") from error
 
@@ -105,37 +114,30 @@ class DirectoryBlobs:
             if not self._root.is_dir():
                 raise  # a disk that is not mounted has lost nothing
             raise NotFound(f"blob {error.filename}") from error
-        return opened(self._keys, ref[4:], stored)
+        return opened(self._keys, ref, stored)
 
     def _missing(self, refs: list[bytes]) -> list[bytes]:
         self._root.stat()  # a disk that is not mounted has lost nothing
         return [ref for ref in refs if not self._path(ref).exists()]
 
-    def _remove(self, refs: list[bytes]) -> None:
-        for ref in refs:
-            self._path(ref).unlink(missing_ok=True)
+    def _unlink(self, names: Iterable[str]) -> None:
+        for name in names:
+            (self._root / name).unlink(missing_ok=True)
 
-    def _listed(self, before: int) -> Iterator[bytes]:
+    def _names(self, before: int) -> Iterator[str]:
+        """All files in the folders of older generations."""
         if not self._root.exists():
             return
         for folder in self._root.iterdir():
-            if folder.name.isdigit() and int(folder.name) < before:
-                for part in folder.glob("??"):
-                    yield from _refs_in(part, int(folder.name))
+            number = generation_named(folder.name)
+            if number is not None and number < before:
+                for part in folder.glob("??/"):
+                    with os.scandir(part) as entries:
+                        yield from (f"{folder.name}/{part.name}/{entry.name}" for entry in entries)
 
     def _problem(self) -> str | None:
         self._root.mkdir(parents=True, exist_ok=True)
         return None if os.access(self._root, os.W_OK) else f"{self._root} may not be written"
-
-
-def _refs_in(folder: Path, number: int) -> Iterator[bytes]:
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            ref = ref_of(number, entry.name)
-            if ref is not None:
-                yield ref
-            elif entry.name.startswith("."):
-                Path(entry.path).unlink(missing_ok=True)  # a put that broke off
 
 
 def _write(path: Path, stored: bytes) -> None:

@@ -41,5 +41,13 @@ class BlobsUnavailable(Unavailable):
     """The blob store does not answer, or refuses."""
 
 
+class Damaged(StorageError):
+    """What is stored is not what was put there, or does not open under its key."""
+
+
+class BlobLost(Damaged):
+    """A message refers to a blob that the store does not have."""
+
+
 class OutcomeUnknown(StorageError):
     """COMMIT was sent and its answer was lost, and it could not be settled: say neither yes nor no."""

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from storage import blobs
-from storage.errors import NotFound, StorageError, Unavailable
+from storage.errors import StorageError, Unavailable
 from storage.store import Store
 
 log = logging.getLogger(__name__)
@@ -170,8 +170,8 @@ async def sweep_blobs(store: Store, now: float | None = None) -> int:
             log.warning("blobs are not swept: a transaction has been open for more than a day")
             return 0
         moment = await conn.fetchval(_NOW) if now is None else now
-    removed = 0
-    async with aclosing(store.blobs.listed(blobs.generation(moment) - 2)) as pages:
+    removed, before = 0, blobs.generation(moment) - 2
+    async with aclosing(store.blobs.listed(before)) as pages:
         async for refs in pages:
             async with store.acquire() as conn:
                 held = {row[0] for row in await conn.fetch(_REFERRED, refs)}
@@ -179,6 +179,7 @@ async def sweep_blobs(store: Store, now: float | None = None) -> int:
             if garbage:
                 await store.blobs.remove(garbage)
             removed += len(garbage)
+    await store.blobs.clear(before)
     return removed
 
 
@@ -189,12 +190,12 @@ async def blobs_are_elsewhere(store: Store) -> bool:
     """
     async with store.acquire() as conn:
         refs = {row[0] for statement in (_NEWEST, _OLDEST) for row in await conn.fetch(statement)}
-    for ref in refs:
-        try:
-            await store.blobs.get(ref)
-        except NotFound:
-            continue
-        except Unavailable:
-            pass  # nobody knows
-        return False
-    return bool(refs)
+    try:
+        missing = await store.blobs.missing(list(refs))
+    except Unavailable:
+        return False  # nobody knows
+    if missing and len(missing) < len(refs):
+        log.error(
+            "%d of %d blobs are missing; nodes must share one place, `admin fsck` names all", len(missing), len(refs)
+        )
+    return bool(refs) and len(missing) == len(refs)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from storage.errors import NotFound
+from storage.errors import Damaged, NotFound
 
 if TYPE_CHECKING:
     from storage.store import Store
@@ -24,10 +24,6 @@ if TYPE_CHECKING:
 NONCE = 12
 _MAX_ACCOUNTS = 10_000
 _WRAPPED = "SELECT content_key FROM account_state WHERE account_id = $1"
-
-
-class WrongKey(Exception):
-    """What is stored was sealed under another key."""
 
 
 class Keys:
@@ -45,7 +41,7 @@ class Keys:
         return nonce + self._master.encrypt(nonce, AESGCM.generate_key(256), _label(account_id))
 
     async def account(self, account_id: int) -> AESGCM:
-        """The account's cipher. NotFound; WrongKey where the master key is not the one it was wrapped by."""
+        """The account's cipher. NotFound; Damaged where the master key is not the one it was wrapped by."""
         cipher = self._accounts.get(account_id)
         if cipher is None:
             async with self._store.acquire() as conn:
@@ -62,7 +58,9 @@ class Keys:
         try:
             return AESGCM(self._master.decrypt(wrapped[:NONCE], wrapped[NONCE:], _label(account_id)))
         except InvalidTag as error:
-            raise WrongKey("the master key is not the one this account's contents were sealed by") from error
+            raise Damaged(
+                f"the master key is not the one that the key of account {account_id} was wrapped by"
+            ) from error
 
     def blob_hash(self, content: bytes) -> bytes:
         """32 octets that name a blob's content to us alone."""

@@ -2,6 +2,9 @@
 
 Bodies stream: a batch is at most 200 rows and about 1 MiB, one batch is read ahead, and no transaction is open while
 the receiver is slow. A message expunged meanwhile stays readable, since what holds it is purged much later.
+
+A message whose octets do not open, or one of whose blobs is lost, is damaged, which is logged. Where one message is
+asked for, Damaged is raised; where many are, it stands in the message's place, and the others are read.
 """
 
 from __future__ import annotations
@@ -12,10 +15,12 @@ from collections.abc import AsyncGenerator, Sequence
 
 from storage import base64_lines, codec, content, layout
 from storage.aside import aside
+from storage.blobs import name_of
 from storage.content import StoredContent
-from storage.errors import NotFound
-from storage.records import AccountId, MessageId, MessageRow
+from storage.errors import BlobLost, Damaged, NotFound
+from storage.records import AccountId, Extent, MessageId, MessageRow
 from storage.store import Store
+from storage.tasks import together
 
 log = logging.getLogger(__name__)
 
@@ -26,66 +31,123 @@ _STORED = """
 SELECT message_id, codec, layout, octets FROM message_contents
 WHERE account_id = $1 AND message_id = ANY($2) ORDER BY message_id
 """
+_IS_THERE = "SELECT EXISTS (SELECT FROM message_contents WHERE account_id = $1 AND message_id = $2)"
 _PREFIXES = (
     "SELECT message_id, header_prefix, header_octets FROM messages WHERE account_id = $1 AND message_id = ANY($2)"
 )
 
-Item = tuple[MessageId, MessageRow]
+Located = Extent | MessageRow
+Item = tuple[MessageId, Located]
 Pieces = list[bytes]
+Found = Pieces | Damaged | None
+
+_UNREADABLE = (ValueError, IndexError, RuntimeError)
+"""What is raised by a row whose layout or codec is not that of its octets."""
 
 
-async def stored(store: Store, account_id: AccountId, message_ids: Sequence[int]) -> dict[MessageId, StoredContent]:
+async def stored(
+    store: Store, account_id: AccountId, message_ids: Sequence[int]
+) -> dict[MessageId, StoredContent | Damaged]:
     """Opened rows by message; an id that is gone is missing. Blobs are not read yet."""
     async with store.acquire() as conn:
         rows = await conn.fetch(_STORED, account_id, message_ids)
-    found = {}
-    for message_id, form, column, octets in rows:
-        if form & codec.SEALED:
-            cipher = await store.keys.account(account_id)
-            octets = await aside(len(octets), codec.unseal, cipher, octets, content.label(message_id))
-        found[message_id] = await aside(len(octets), content.opened, form & ~codec.SEALED, column, octets)
+    found: dict[MessageId, StoredContent | Damaged] = {}
+    for row in rows:
+        try:
+            found[row[0]] = await opened(store, account_id, *row)
+        except Damaged as error:
+            found[row[0]] = error
     return found
 
 
-async def pieces(store: Store, held: StoredContent) -> Pieces:
-    """The received octets in pieces; blobs are read now."""
+async def _one(store: Store, account_id: AccountId, message_id: MessageId) -> StoredContent:
+    found = (await stored(store, account_id, [message_id])).get(message_id)
+    if found is None:
+        raise NotFound(f"message {message_id}")
+    if isinstance(found, Damaged):
+        raise found
+    return found
+
+
+async def opened(
+    store: Store, account_id: AccountId, message_id: MessageId, form: int, column: bytes | None, octets: bytes
+) -> StoredContent:
+    """A row of message_contents: codec, layout and octets. Damaged."""
+    try:
+        if form & codec.SEALED:
+            cipher = await store.keys.account(account_id)
+            octets = await aside(len(octets), codec.unseal, cipher, octets, content.label(message_id))
+        return await aside(len(octets), content.opened, form & ~codec.SEALED, column, octets)
+    except (Damaged, *_UNREADABLE) as error:
+        raise _damaged(message_id, error) from error
+
+
+async def received(store: Store, account_id: AccountId, message_id: MessageId) -> Pieces:
+    """A message without our prefix, in pieces; NotFound, Damaged."""
+    return await _pieces(store, account_id, message_id, await _one(store, account_id, message_id))
+
+
+async def _pieces(store: Store, account_id: AccountId, message_id: MessageId, held: StoredContent) -> Pieces:
+    """The received octets in pieces; blobs are read now. NotFound, Damaged."""
     if held.layout is None:
         return [held.front]
-    blobs = await asyncio.gather(*map(store.blobs.get, held.refs))
+    blobs = await together(_blob(store, account_id, message_id, ref) for ref in held.refs)
     octets = len(held.front) + len(held.tail) + sum(map(len, blobs))
-    return await aside(octets, layout.rebuild, held.layout, held.front, held.tail, blobs)
+    try:
+        return await aside(octets, layout.rebuild, held.layout, held.front, held.tail, blobs)
+    except _UNREADABLE as error:
+        raise _damaged(message_id, error) from error
 
 
-async def read(store: Store, account_id: AccountId, message_id: MessageId, *, row: MessageRow) -> bytes:
-    """The whole message, our prefix included; NotFound."""
-    found = await stored(store, account_id, [message_id])
-    if message_id not in found:
-        raise NotFound(f"message {message_id}")
-    return b"".join([row.header_prefix, *await pieces(store, found[message_id])])
+async def _blob(store: Store, account_id: AccountId, message_id: MessageId, ref: bytes) -> bytes:
+    """A blob of a message. One that is not there was swept after the message was purged, or is lost."""
+    try:
+        return await store.blobs.get(ref)
+    except Damaged as error:
+        raise _damaged(message_id, error) from error
+    except NotFound as error:
+        async with store.acquire() as conn:
+            if not await conn.fetchval(_IS_THERE, account_id, message_id):
+                raise
+        raise _damaged(message_id, BlobLost(f"blob {name_of(ref)} is missing")) from error
 
 
-async def octets(store: Store, account_id: AccountId, row: MessageRow, start: int, stop: int) -> bytes:
-    """Octets start to stop of the whole message (prefix and received octets); cut short at its end. NotFound.
+def _damaged(message_id: MessageId, error: Exception) -> Damaged:
+    log.error("message %d is damaged: %s", message_id, error)
+    kind = BlobLost if isinstance(error, BlobLost) else Damaged
+    return kind(f"message {message_id}: {error}")
+
+
+async def read(store: Store, account_id: AccountId, message_id: MessageId, *, row: Located) -> bytes:
+    """The whole message, our prefix included; NotFound, Damaged."""
+    return b"".join([row.header_prefix, *await received(store, account_id, message_id)])
+
+
+async def octets(store: Store, account_id: AccountId, row: Located, start: int, stop: int) -> bytes:
+    """Octets start to stop of the whole message (prefix and received octets); cut short at its end. NotFound, Damaged.
 
     Only the blobs that lie in the range are read.
     """
     prefix = len(row.header_prefix)
     if stop <= prefix:
         return row.header_prefix[start:stop]
-    found = await stored(store, account_id, [row.message_id])
-    if row.message_id not in found:
-        raise NotFound(f"message {row.message_id}")
-    received = await _range(store, found[row.message_id], max(0, start - prefix), stop - prefix)
+    held = await _one(store, account_id, row.message_id)
+    try:
+        received = await _range(store, account_id, row.message_id, held, max(0, start - prefix), stop - prefix)
+    except _UNREADABLE as error:
+        raise _damaged(row.message_id, error) from error
     return row.header_prefix[start:] + received
 
 
-async def _range(store: Store, held: StoredContent, start: int, stop: int) -> bytes:
+async def _range(
+    store: Store, account_id: AccountId, message_id: MessageId, held: StoredContent, start: int, stop: int
+) -> bytes:
     out = []
     for span in layout.spans(held.layout, len(held.front)):
         if span.stop <= start or span.start >= stop:
             continue
         if span.source == "blob":
-            kept = await store.blobs.get(held.refs[span.offset])
+            kept = await _blob(store, account_id, message_id, held.refs[span.offset])
         else:
             kept = (held.front if span.source == "front" else held.tail)[span.offset : span.offset + span.length]
         first, last = max(0, start - span.start), min(stop, span.stop) - span.start
@@ -96,27 +158,28 @@ async def _range(store: Store, held: StoredContent, start: int, stop: int) -> by
     return b"".join(out)
 
 
-async def headers(store: Store, account_id: AccountId, message_ids: Sequence[int]) -> dict[MessageId, bytes]:
+async def headers(store: Store, account_id: AccountId, message_ids: Sequence[int]) -> dict[MessageId, bytes | Damaged]:
     """Prefix and received header, the empty line included, without reading any blob. At most 1,000 ids at once."""
     async with store.acquire() as conn:
         rows = await conn.fetch(_PREFIXES, account_id, message_ids)
-    held = await stored(store, account_id, message_ids)
-    return {
-        message_id: prefix + held[message_id].front[:octets]
-        for message_id, prefix, octets in rows
-        if message_id in held
-    }
+    found = await stored(store, account_id, message_ids)
+    fronts: dict[MessageId, bytes | Damaged] = {}
+    for message_id, prefix, octets in rows:
+        held = found.get(message_id)
+        if held is not None:
+            fronts[message_id] = held if isinstance(held, Damaged) else prefix + held.front[:octets]
+    return fronts
 
 
 async def stream(
     store: Store, account_id: AccountId, items: Sequence[Item]
-) -> AsyncGenerator[tuple[MessageId, Pieces | None], None]:
-    """Whole messages in the order of `items`, as pieces, prefix first; None for one that is gone.
+) -> AsyncGenerator[tuple[MessageId, Found], None]:
+    """Whole messages in the order of `items`, as pieces, prefix first; None for one that is gone, or Damaged.
 
     Close the iterator (aclosing) when leaving early: it reads one batch ahead.
     """
     batches = _batches(items)
-    ahead: asyncio.Task[list[tuple[MessageId, Pieces | None]]] | None = None
+    ahead: asyncio.Task[list[tuple[MessageId, Found]]] | None = None
     try:
         for index, batch in enumerate(batches):
             task = ahead or asyncio.create_task(_load(store, account_id, batch))
@@ -145,19 +208,18 @@ def _batches(items: Sequence[Item]) -> list[list[Item]]:
     return batches
 
 
-async def _load(store: Store, account_id: AccountId, batch: Sequence[Item]) -> list[tuple[MessageId, Pieces | None]]:
+async def _load(store: Store, account_id: AccountId, batch: Sequence[Item]) -> list[tuple[MessageId, Found]]:
     held = await stored(store, account_id, [message_id for message_id, _ in batch])
-    loaded: list[tuple[MessageId, Pieces | None]] = []
-    for message_id, row in batch:
-        found = held.get(message_id)
-        loaded.append((message_id, None if found is None else await _all_pieces(store, found, row)))
-    return loaded
+    return [(message_id, await _whole(store, account_id, row, held.get(message_id))) for message_id, row in batch]
 
 
-async def _all_pieces(store: Store, held: StoredContent, row: MessageRow) -> Pieces | None:
-    """Prefix and received octets; None where a blob was swept since the row was read, or is lost."""
+async def _whole(store: Store, account_id: AccountId, row: Located, held: StoredContent | Damaged | None) -> Found:
+    """Prefix and received octets."""
+    if not isinstance(held, StoredContent):
+        return held
     try:
-        return [row.header_prefix, *await pieces(store, held)]
-    except NotFound as error:
-        log.error("message %d cannot be read: %s", row.message_id, error)
+        return [row.header_prefix, *await _pieces(store, account_id, row.message_id, held)]
+    except Damaged as error:
+        return error
+    except NotFound:
         return None

@@ -98,6 +98,17 @@ class Placed:
 
 
 @dataclass(frozen=True, slots=True)
+class Extent:
+    """Where the parts of a message lie: what is needed to cut sections out of its octets, see MessageRow."""
+
+    message_id: MessageId
+    header_prefix: bytes
+    size: int
+    header_octets: int
+    parts: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
 class MessageRow:
     """The hot summary of a message, see mailserver/message/summary.py for the form of its parts."""
 

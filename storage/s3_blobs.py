@@ -1,11 +1,11 @@
 """Blobs in S3: s3://bucket/prefix/<generation>/<two hex digits>/<hash>.
 
 A put asks first whether the object is there (its name says its content, so that is enough); else it is sent, in parts
-where it is large, and is durable when the store has answered. Whoever puts the same content at the same time sends the
-same octets. A failed put leaves nothing, or parts that `listed` clears away after a day.
+where it is large, and is durable when the store has answered. Whoever puts the same content at the same time sends what
+opens to the same. A failed put leaves nothing, or parts that the sweeper clears away after a day.
 
-Reads go through a cache on local disk, which holds the objects as they are stored. What comes from either is checked
-against its name before it is used; a damaged file of the cache is dropped and the object fetched again.
+Reads go through a cache on local disk, which holds the objects as they are stored. What comes from either opens under
+the key of its name or is not used; a damaged file of the cache is dropped and the object fetched again.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from storage.blob_cache import BlobCache
-from storage.blobs import S3_SCHEME, BlobCounts, name_of, opened, ref_now, ref_of, sealed
-from storage.errors import NotFound, StorageError, Unavailable
-from storage.keys import Keys, WrongKey
+from storage.blob_cache import BlobCache, PatientCache
+from storage.blobs import S3_SCHEME, BlobCounts, generation_named, name_of, opened, ref_now, ref_of, sealed
+from storage.errors import Damaged, NotFound, StorageError, Unavailable
+from storage.keys import Keys
 from storage.s3_requests import Requests, S3Error
+from storage.tasks import together
 
 if TYPE_CHECKING:
     from config.schema import StorageConfig
@@ -50,13 +51,15 @@ class S3Blobs:
         self._part_octets = config.s3_part_octets
         self._requests = Requests(config, bucket, self.counts)
         self._pool = ThreadPoolExecutor(4, "blobs")
-        self._cache: BlobCache | None = None
+        self._cache: PatientCache | None = None
         if cache_folder is not None and config.blob_cache_octets:
-            self._cache = BlobCache(cache_folder, config.blob_cache_octets)
+            self._cache = PatientCache(BlobCache(cache_folder, config.blob_cache_octets))
         self._writable = False
 
     async def close(self) -> None:
         self._pool.shutdown(wait=False)
+        if self._cache is not None:
+            self._cache.close()
         await self._requests.close()
 
     # Putting ----------------------------------------------------------------------------------------------------------
@@ -72,6 +75,10 @@ class S3Blobs:
 
     def _key(self, ref: bytes) -> str:
         return self._root + name_of(ref)
+
+    def _ref(self, key: str) -> bytes | None:
+        """The way back; None for what is not ours."""
+        return ref_of(key.removeprefix(self._root)) if key.startswith(self._root) else None
 
     async def _exists(self, key: str) -> bool:
         try:
@@ -118,13 +125,7 @@ class S3Blobs:
                 )
                 tags[at] = answer["ETag"]
 
-        senders = [asyncio.create_task(send()) for _ in range(_PARTS_AT_ONCE)]
-        try:
-            await asyncio.gather(*senders)
-        finally:
-            for sender in senders:
-                sender.cancel()
-            await asyncio.gather(*senders, return_exceptions=True)
+        await together(send() for _ in range(_PARTS_AT_ONCE))
         return [tags[at] for at in sorted(tags)]
 
     async def _complete(self, key: str, upload: str, parts: list[dict[str, Any]]) -> None:
@@ -141,7 +142,7 @@ class S3Blobs:
         try:
             await self._requests.send("abort_multipart_upload", attempts=1, Key=key, UploadId=upload)
         except StorageError:
-            return  # cleared away by `listed`
+            return  # `clear` tries again
 
     # Getting ----------------------------------------------------------------------------------------------------------
 
@@ -149,32 +150,22 @@ class S3Blobs:
         content = await self._cached(ref)
         if content is None:
             stored = (await self._requests.send("get_object", Key=self._key(ref)))["Body"]
-            content = await self._work(self._checked, ref, stored)
+            content = await self._work(opened, self._keys, ref, stored)
             await self._keep(ref, stored)
-        return content
-
-    def _checked(self, ref: bytes, stored: bytes) -> bytes:
-        """The content, if it is the one that the reference names; WrongKey."""
-        try:
-            content = opened(self._keys, ref[4:], stored)
-        except (ValueError, RuntimeError) as error:  # of the decompressor
-            raise WrongKey("a blob is damaged") from error
-        if self._keys.blob_hash(content) != ref[4:]:
-            raise WrongKey("a blob is damaged")
         return content
 
     async def _cached(self, ref: bytes) -> bytes | None:
         if self._cache is None:
             return None
-        stored = await self._work(self._cache.get, ref)
+        stored = await self._cache.get(ref)
         if stored is None:
             self.counts.cache["misses"] += 1
             return None
         try:
-            content = await self._work(self._checked, ref, stored)
-        except WrongKey:
+            content = await self._work(opened, self._keys, ref, stored)
+        except Damaged:
             self.counts.cache["damaged"] += 1
-            await self._work(self._cache.drop, ref)
+            await self._cache.drop(ref)
             return None
         self.counts.cache["hits"] += 1
         self.counts.cache["octets"] += len(stored)
@@ -182,14 +173,16 @@ class S3Blobs:
 
     async def _keep(self, ref: bytes, stored: bytes) -> None:
         if self._cache is not None:
-            await self._work(self._cache.put, ref, stored)
+            await self._cache.put(ref, stored)
 
     async def missing(self, refs: list[bytes]) -> list[bytes]:
-        absent = []
+        absent: list[bytes] = []
         for start in range(0, len(refs), _ASKED_AT_ONCE):
             part = refs[start : start + _ASKED_AT_ONCE]
-            there = await asyncio.gather(*(self._answers_for(self._key(ref)) for ref in part))
+            there = await together(self._answers_for(self._key(ref)) for ref in part)
             absent += [ref for ref, exists in zip(part, there, strict=True) if not exists]
+        if absent:  # or the bucket is missing, which HEAD does not say
+            await self._requests.send("list_objects_v2", Prefix=self._root, MaxKeys=1)
         return absent
 
     async def _answers_for(self, key: str) -> bool:
@@ -213,15 +206,13 @@ class S3Blobs:
                 raise Unavailable(f"{len(errors)} of {len(part)} objects were not removed; {first}")
             if self._cache is not None:
                 for ref in part:
-                    await self._work(self._cache.drop, ref)
+                    await self._cache.drop(ref)
 
     async def listed(self, before_generation: int) -> AsyncGenerator[list[bytes], None]:
-        await self._abort_abandoned()
         for number in await self._generations():
             if number < before_generation:
                 async for page in self._pages("list_objects_v2", f"{self._root}{number}/"):
-                    names = [found["Key"].rpartition("/")[2] for found in page.get("Contents", ())]
-                    refs = [ref for name in names if (ref := ref_of(number, name)) is not None]
+                    refs = [ref for found in page.get("Contents", ()) if (ref := self._ref(found["Key"])) is not None]
                     if refs:
                         yield refs
 
@@ -230,9 +221,9 @@ class S3Blobs:
         found = []
         async for page in self._pages("list_objects_v2", self._root, Delimiter="/"):
             for common in page.get("CommonPrefixes", ()):
-                name = common["Prefix"].removeprefix(self._root).rstrip("/")
-                if name.isdigit():
-                    found.append(int(name))
+                number = generation_named(common["Prefix"].removeprefix(self._root).rstrip("/"))
+                if number is not None:
+                    found.append(number)
         return sorted(found)
 
     async def _pages(self, operation: str, prefix: str, **params: Any) -> AsyncIterator[dict[str, Any]]:
@@ -244,14 +235,14 @@ class S3Blobs:
                 return
             token = {"ContinuationToken": page["NextContinuationToken"]}
 
-    async def _abort_abandoned(self) -> None:
-        """Uploads in parts that nobody finishes any more."""
+    async def clear(self, before_generation: int) -> None:
+        """Aborts uploads in parts that nobody finishes any more, of our blobs, whatever their generation."""
         before = datetime.now(UTC) - _ABANDONED
         markers: dict[str, Any] = {}
         while True:
             page = await self._requests.send("list_multipart_uploads", Prefix=self._root, **markers)
             for upload in page.get("Uploads", ()):
-                if upload["Initiated"] < before:
+                if upload["Initiated"] < before and self._ref(upload["Key"]) is not None:
                     await self._abandon(upload["Key"], upload["UploadId"])
             if not page.get("IsTruncated"):
                 return
@@ -264,8 +255,8 @@ class S3Blobs:
         try:
             async with asyncio.timeout(_PROBE_SECONDS):
                 if not self._writable:
-                    await self._requests.send("put_object", attempts=1, Key=self._root + _PROBE, Body=b"pillarbox\n")
-                await self._requests.send("list_objects_v2", attempts=1, Prefix=self._root, MaxKeys=1)
+                    await self._requests.probe("put_object", Key=self._root + _PROBE, Body=b"pillarbox\n")
+                await self._requests.probe("list_objects_v2", Prefix=self._root, MaxKeys=1)
         except Unavailable as error:
             return str(error)
         except TimeoutError as error:
@@ -274,5 +265,5 @@ class S3Blobs:
         return None
 
     async def _work(self, function: Callable[..., T], *arguments: object) -> T:
-        """Hashing, sealing and the disk, away from the loop."""
+        """Hashing and sealing, away from the loop."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)

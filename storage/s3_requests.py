@@ -7,6 +7,9 @@ half an answer, 5xx, 429), after pauses of random length that grow up to two sec
 
 Deadlines: `storage.s3_timeout_seconds` to connect, between octets and for an answer, plus the time that its octets take
 on a slow line. At most `storage.s3_connections` requests are under way; the others wait, for half a minute at most.
+Probes have a connection of their own, so that a store that is busy is not taken for one that does not answer.
+
+What is sent is signed with its digest, which is made in a thread where it is much.
 
 The package is large, so it is imported when a request is made; `prepare` does that beforehand, and reads the package's
 data, for a process that will not be able to read them later.
@@ -16,6 +19,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import hashlib
+import io
 import logging
 import os
 import random
@@ -25,6 +30,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from storage.aside import aside
 from storage.blobs import BlobCounts
 from storage.errors import BlobsUnavailable, NotFound
 
@@ -53,6 +59,9 @@ _ABSENT_OBJECT = frozenset({"NoSuchKey", "404", "NotFound"})
 _WRONG_REGION = frozenset(
     {"301", "PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
 )
+
+
+_DIGEST = "pillarbox_sha256"
 
 
 class S3Error(BlobsUnavailable):
@@ -94,6 +103,7 @@ class Requests:
         self._bucket = bucket
         self._counts = counts
         self._slots = asyncio.Semaphore(config.s3_connections)
+        self._probing = asyncio.Semaphore()
         self._connecting = asyncio.Lock()
         self._client: Any = None
         self._open = AsyncExitStack()
@@ -103,10 +113,18 @@ class Requests:
 
     async def send(self, operation: str, *, octets: int = 0, attempts: int | None = None, **params: Any) -> Any:
         """The answer to one operation, its body read. octets: how many are sent. NotFound; S3Error."""
-        attempts = attempts or self._config.s3_attempts
+        return await self._send(self._slots, operation, octets, attempts or self._config.s3_attempts, params)
+
+    async def probe(self, operation: str, **params: Any) -> None:
+        """Sees, in one try, whether the store carries out an operation. S3Error."""
+        await self._send(self._probing, operation, 0, 1, params)
+
+    async def _send(
+        self, slots: asyncio.Semaphore, operation: str, octets: int, attempts: int, params: dict[str, Any]
+    ) -> Any:
         for attempt in range(1, attempts + 1):
             try:
-                async with self._slot():
+                async with _slot(slots):
                     return await self._once(operation, octets, params)
             except Exception as error:
                 if _is_absent(operation, error):
@@ -118,18 +136,6 @@ class Requests:
                     raise self.failure(operation, error) from error
             await asyncio.sleep(random.uniform(0, min(_LAST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2**attempt)))
         raise AssertionError("not reached")
-
-    @asynccontextmanager
-    async def _slot(self) -> AsyncIterator[None]:
-        try:
-            async with asyncio.timeout(_WAIT_SECONDS):
-                await self._slots.acquire()
-        except TimeoutError:
-            raise BlobsUnavailable("too many requests to the object store wait for their turn") from None
-        try:
-            yield
-        finally:
-            self._slots.release()
 
     async def _once(self, operation: str, octets: int, params: dict[str, Any]) -> Any:
         client = await self.connected()
@@ -169,6 +175,7 @@ class Requests:
         path_style = config.s3_path_style
         if path_style is None:
             path_style = config.s3_endpoint_url is not None
+        _sign_with_digests()
         session = AioSession()
         session.register_component("data_loader", _loader())
         client = session.create_client(
@@ -181,7 +188,7 @@ class Requests:
             config=AioConfig(
                 connect_timeout=config.s3_timeout_seconds,
                 read_timeout=config.s3_timeout_seconds,
-                max_pool_connections=config.s3_connections,
+                max_pool_connections=config.s3_connections + 1,  # of the probe
                 retries={"total_max_attempts": 1, "mode": "standard"},
                 # The server checks what it stores against the digest that we signed.
                 s3={"addressing_style": "path" if path_style else "auto", "payload_signing_enabled": True},
@@ -191,7 +198,9 @@ class Requests:
                 user_agent_appid="pillarbox",
             ),
         )
-        return await self._open.enter_async_context(client)
+        entered = await self._open.enter_async_context(client)
+        entered.meta.events.register("before-sign.s3", _add_digest)
+        return entered
 
     # What failures mean -----------------------------------------------------------------------------------------------
 
@@ -222,6 +231,43 @@ class Requests:
             f"{where} does not answer ({_short(error)}): see whether it runs and whether storage.s3_endpoint_url "
             "is right"
         )
+
+
+@asynccontextmanager
+async def _slot(slots: asyncio.Semaphore) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(_WAIT_SECONDS):
+            await slots.acquire()
+    except TimeoutError:
+        raise BlobsUnavailable("too many requests to the object store wait for their turn") from None
+    try:
+        yield
+    finally:
+        slots.release()
+
+
+@functools.cache
+def _sign_with_digests() -> None:
+    """Has the client's signer take the digest of what is sent from the request's context, where there is one."""
+    from botocore.auth import AUTH_TYPE_MAPS, S3SigV4Auth
+
+    class Signer(S3SigV4Auth):  # type: ignore[misc]
+        def payload(self, request: Any) -> str:
+            digest: str = request.context.get(_DIGEST) or super().payload(request)
+            return digest
+
+    AUTH_TYPE_MAPS["s3v4"] = Signer
+
+
+async def _add_digest(request: Any, **_: Any) -> None:
+    """Before a request is signed; the client makes a file of some bodies."""
+    body = request.body.getvalue() if isinstance(request.body, io.BytesIO) else request.body
+    if body:
+        request.context[_DIGEST] = await aside(len(body), _sha256, body)
+
+
+def _sha256(octets: bytes) -> str:
+    return hashlib.sha256(octets).hexdigest()
 
 
 async def _read(body: Any) -> bytes:

@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 from config.schema import Config
-from mailserver.app import Services, mail_factories
+from mailserver.app import Services, mail_factories, serve
 from mailserver.login import LoginFailed
 from mailserver.net.tls import Certificates, make_self_signed
 from mailserver.passwords import Hasher
 from storage import AccountId, Notice, Store, accounts, domains
 from storage.changes import RESYNC
+from tests.support.proxy import PostgresProxy, running
+from tests.support.services import Databases
 
 WORDS = "correct horse battery"
 
@@ -147,3 +149,34 @@ async def test_other_settings_reach_every_part(services: Services, tmp_path: Pat
 async def test_a_stopping_server_is_not_ready(services: Services) -> None:
     services.stopping = True
     assert "server" in await services.health.problems()
+
+
+async def test_a_silent_database_does_not_hold_up_the_end(databases: Databases, database: str, tmp_path: Path) -> None:
+    """Housekeeping is in the midst of a query. What the driver does about that fails, and hides its cancellation."""
+    make_self_signed(tmp_path / "tls" / "server.crt", tmp_path / "tls" / "server.key", ["a.example.org"])
+    config = Config()
+    busy = config.storage.model_copy(update={"sweep_interval_seconds": 0, "lock_timeout_seconds": 1})
+    with running(PostgresProxy(databases.server.folder / ".s.PGSQL.5432")) as proxy:
+        opened = await Store.open(
+            busy,
+            mail=config.mail,
+            dsn=proxy.dsn_of(database),
+            redis_url=None,
+            blobs=str(tmp_path / "blobs"),
+            install_key=b"i" * 32,
+            master_key=b"m" * 32,
+            worker="test",
+        )
+        ready, stop = asyncio.Event(), asyncio.Event()
+        served = Services(config, opened, Certificates(config.tls, tmp_path))
+        serving = asyncio.create_task(serve(served, {}, stop=stop, ready=ready.set, housekeeper=True))
+        await ready.wait()
+        proxy.hold()
+        await asyncio.sleep(0.3)
+        stop.set()
+        _, late = await asyncio.wait([serving], timeout=40)
+        proxy.heal()
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+        await opened.close()
+    assert not late

@@ -32,7 +32,6 @@ DEFAULT_DATA = Path("data")
 LOCK_SECONDS = 60.0
 
 FAILED = 1
-USAGE = 2
 NOT_RUNNING = 3
 
 
@@ -95,13 +94,6 @@ def load_config(options: Given, running: dict[str, Any] | None = None) -> Config
     if path is None and running is not None and running.get("config"):
         path = Path(running["config"])
     return load(path)
-
-
-def running_server(directory: DataDirectory) -> dict[str, Any] | None:
-    """What the running server tells about itself; None where none runs."""
-    from mailserver.node.data_directory import read_server
-
-    return read_server(directory)
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mailserver.imap.view import NoSuchMessage
-from storage.errors import AlreadyExists, LimitReached, NotAllowed, NotFound, OverQuota, Unavailable, UseTaken
+from storage.errors import AlreadyExists, Damaged, LimitReached, NotAllowed, NotFound, OverQuota, Unavailable, UseTaken
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,7 @@ _ANSWERS: tuple[tuple[type[Exception], str, str, str], ...] = (
     (UseTaken, "NO", "USEATTR", ""),
     (NotAllowed, "NO", "CANNOT", ""),
     (Unavailable, "NO", "UNAVAILABLE", "The mail store does not answer, try again later"),
+    (Damaged, "NO", "CORRUPTION", "The mail that is stored is damaged"),
     (NoSuchMessage, "BAD", "", "No such message"),
 )
 

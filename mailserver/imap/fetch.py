@@ -1,37 +1,36 @@
 """FETCH (RFC 3501 §6.4.5), by what the items need:
 
-    pages      UID, FLAGS, INTERNALDATE, RFC822.SIZE, MODSEQ: the view in memory, no query; text of whole pages is kept
-    summaries  ENVELOPE, BODYSTRUCTURE, BODY: ready-made text, one query a batch, one batch read ahead
-    headers    BODY[HEADER…]: the front of the stored octets, one query more, where that is not too much at once
-    contents   everything else: whole messages, streamed, or parts of large ones (sections.py)
+    pages     UID, FLAGS, INTERNALDATE, RFC822.SIZE, MODSEQ: the view in memory, no query; text of whole pages is kept
+    texts     ENVELOPE, BODYSTRUCTURE, BODY, BODY[HEADER…]: ready-made texts, kept, or one query a batch (texts.py)
+    contents  everything else: whole messages, streamed, or parts of large ones (sections.py)
 
 No transaction is open while a slow client reads, and what is held of the messages is bounded by a batch and the one
 ahead. A line is written only once all its parts are there, so a fault in between never breaks off inside a literal.
 
 A message that others have expunged stays readable for a while; where its octets are gone it is left out, and the
-tagged answer says EXPUNGEISSUED (RFC 5530). \\Seen is set after the octets were sent, for all messages in one change,
-and reported like any other change.
+tagged answer says EXPUNGEISSUED (RFC 5530). One that is damaged is left out, too: the others are answered, the tagged
+answer is NO [CORRUPTION], and no \\Seen is set. Else \\Seen is set after the octets were sent, for all messages in one
+change, and reported like any other change.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
 from enum import IntEnum
 from itertools import groupby, islice
+from operator import itemgetter
 from typing import TYPE_CHECKING, TypeVar
 
-from mailserver.imap import enable, sections
-from mailserver.imap.errors import Done
+from mailserver.imap import enable, sections, texts
+from mailserver.imap.errors import Done, Refusal
 from mailserver.imap.page_text import FORMATS, Columns, lines
 from mailserver.imap.sections import Octets
 from mailserver.imap.view import Range, Slice
-from mailserver.message.bodystructure import without_extensions
-from mailserver.protocols.imap import responses
 from mailserver.protocols.imap.commands import Attribute, BodySection, FetchItem
-from storage import FlagChange, MessageId, MessageRow, messages, reader
-from storage.errors import NotFound
+from storage import FlagChange, messages, reader, summaries
+from storage.errors import Damaged, NotFound
 from storage.records import Flag
 
 if TYPE_CHECKING:
@@ -39,12 +38,12 @@ if TYPE_CHECKING:
     from mailserver.protocols.imap import commands
 
 T = TypeVar("T")
-B = TypeVar("B")
 
-_SUMMARIES_A_BATCH = 400
-_HEADERS_AT_ONCE = 4 << 20
-"""A batch's headers times the sections asked for: some milliseconds of work a section."""
-_CONTENTS_A_BATCH = 200
+_TEXTS_A_BATCH = 384
+"""Messages whose texts are read at once; of those that many items are asked of, fewer."""
+_CONTENTS_A_BATCH = 192
+_HEADS_OCTETS = 1 << 20
+"""What is held of lines whose octets are still to come."""
 _PIECE = 64 * 1024
 _WRITE = 256 * 1024
 """Small texts are gathered to the first size, large ones are cut to the second."""
@@ -54,17 +53,16 @@ class Need(IntEnum):
     """What has to be read for an item, each level with those below it."""
 
     PAGES = 0
-    SUMMARIES = 1
-    HEADERS = 2
-    CONTENTS = 3
+    TEXTS = 1
+    CONTENTS = 2
 
 
 def need(item: FetchItem) -> Need:
     if item in FORMATS:
         return Need.PAGES
-    if isinstance(item, BodySection):
-        return Need.HEADERS if not item.part and item.kind.startswith("HEADER") else Need.CONTENTS
-    return Need.SUMMARIES
+    if isinstance(item, BodySection) and (item.part or not item.kind.startswith("HEADER")):
+        return Need.CONTENTS
+    return Need.TEXTS
 
 
 async def handle(s: Session, cmd: commands.Fetch) -> Done:
@@ -80,10 +78,12 @@ async def handle(s: Session, cmd: commands.Fetch) -> Done:
     level = max(map(need, answer.items))
     if level is Need.PAGES:
         await answer.from_pages(ranges)
-    elif level < Need.CONTENTS:
-        await answer.from_summaries(ranges, with_headers=level is Need.HEADERS)
+    elif level is Need.TEXTS:
+        await answer.from_texts(ranges)
     else:
         await answer.from_contents(ranges)
+    if answer.damaged:
+        raise Refusal("Some messages are damaged and were left out", "CORRUPTION")
     if cmd.sets_seen and not selected.read_only:
         await _set_seen(s, ranges)
     name = "UID FETCH" if cmd.by_uid else "FETCH"
@@ -141,7 +141,7 @@ class _Output:
 
 
 class _Answer:
-    """The answer to one FETCH. missing: some message's octets were gone."""
+    """The answer to one FETCH. missing: some message's octets were gone; damaged: some could not be read."""
 
     def __init__(self, session: Session, items: tuple[FetchItem, ...]) -> None:
         selected = session.selected
@@ -155,7 +155,13 @@ class _Answer:
         self._account_id = selected.mailbox.account_id
         self._store = session.service.store
         self._kept = session.service.kept
+        self._maker = texts.Maker(session, selected.mailbox.account_id)
         self._out = _Output(session)
+        self._damaged = False
+
+    @property
+    def damaged(self) -> bool:
+        return self._damaged or self._maker.damaged
 
     async def from_pages(self, ranges: list[Range]) -> None:
         for part in self._numbers.slices(ranges):
@@ -164,105 +170,114 @@ class _Answer:
                 await self._out.flush()
         await self._out.flush()
 
-    # Summaries and headers --------------------------------------------------------------------------------------------
+    # Texts ------------------------------------------------------------------------------------------------------------
 
-    async def from_summaries(self, ranges: list[Range], *, with_headers: bool) -> None:
-        """with_headers: to some items the header is the answer."""
-        header_items = sum(isinstance(item, BodySection) for item in self.items)
-        template = b"* %d FETCH (" + b" ".join(map(_template, self.items)) + b")\r\n"
-        batches = _batches(self._numbers.slices(ranges), max(1, _SUMMARIES_A_BATCH // max(1, header_items)))
-        async with aclosing(_ahead(batches, lambda batch: self._read(batch, header_items))) as loaded:
-            async for columns, rows, fronts in loaded:
-                self._drop_missing(columns, rows)
-                if fronts is None:
-                    await self._from_contents(columns, rows)
-                    continue
-                values = []
-                for item in self.items:
-                    values.append(self._column(item, columns, rows, fronts))
-                    await self.session.breathe()
-                for row in zip(columns.seqs, *values, strict=True):
-                    self._out.add(template % row)
-                    if self._out.full:
-                        await self._out.flush()
+    async def from_texts(self, ranges: list[Range]) -> None:
+        template = _template(self.items, b")\r\n")
+        wanted = [item for item in self.items if need(item) is Need.TEXTS]
+        batches = _batches(self._numbers.slices(ranges), max(1, _TEXTS_A_BATCH // len(wanted)))
+        async with aclosing(_ahead(batches, lambda parts: self._load(parts, wanted))) as loaded:
+            async for runs, source in loaded:
+                for run in runs:
+                    for line in await self._filled(template, self.items, run, source):
+                        self._add(line)
+                        if self._out.full:
+                            await self._out.flush()
         await self._out.flush()
 
-    async def _read(
-        self, columns: Columns, header_items: int
-    ) -> tuple[dict[MessageId, MessageRow], dict[MessageId, bytes] | None]:
-        """Summaries and headers; None for headers that are too much to be worked through together."""
-        rows = await messages.summaries(self._store, self._account_id, columns.message_ids)
-        octets = header_items * sum(len(row.header_prefix) + row.header_octets for row in rows.values())
-        if octets > _HEADERS_AT_ONCE:
-            return rows, None
-        return rows, await reader.headers(self._store, self._account_id, columns.message_ids) if header_items else {}
+    async def _load(self, parts: list[Slice], items: list[FetchItem]) -> tuple[list[texts.Run], texts.Source]:
+        return await texts.load(self._store, self.session.service.texts, self._account_id, parts, items)
 
-    def _drop_missing(self, columns: Columns, found: dict[MessageId, MessageRow]) -> None:
-        if any(message_id not in found for message_id in columns.message_ids):
+    async def _filled(
+        self, template: bytes, items: Sequence[FetchItem], run: texts.Run, source: texts.Source
+    ) -> list[bytes | None]:
+        """The template filled in for each message of a run; None for one that is gone."""
+        columns = Columns((run.part,))
+        values = []
+        for item in items:
+            if item in FORMATS:
+                values.append(columns.values(item, self._keywords, self._recent))
+            else:
+                values.append(await self._maker.column(item, run, source))
+        return [None if None in row else template % row for row in zip(columns.seqs, *values, strict=True)]
+
+    def _add(self, line: bytes | None) -> None:
+        if line is None:
             self.missing = True
-            columns.keep(lambda message_id: message_id in found)
-
-    def _column(
-        self, item: FetchItem, columns: Columns, rows: dict[MessageId, MessageRow], fronts: dict[MessageId, bytes]
-    ) -> Iterable[object]:
-        if item in FORMATS:
-            return columns.values(item, self._keywords, self._recent)
-        ids = columns.message_ids
-        if item is Attribute.ENVELOPE:
-            return [rows[MessageId(message_id)].envelope for message_id in ids]
-        if item is Attribute.BODYSTRUCTURE:
-            return [rows[MessageId(message_id)].bodystructure for message_id in ids]
-        if item is Attribute.BODY:
-            return [without_extensions(rows[MessageId(message_id)].bodystructure) for message_id in ids]
-        assert isinstance(item, BodySection)
-        return [responses.literal(sections.section_value(fronts[MessageId(i)], item)) for i in ids]
+        else:
+            self._out.add(line)
 
     # Contents ---------------------------------------------------------------------------------------------------------
 
     async def from_contents(self, ranges: list[Range]) -> None:
-        for columns in _batches(self._numbers.slices(ranges), _CONTENTS_A_BATCH):
-            rows = await messages.summaries(self._store, self._account_id, columns.message_ids)
-            self._drop_missing(columns, rows)
-            await self._from_contents(columns, rows)
+        """Items that pages and texts answer come first in a line, then what needs the octets."""
+        small = [item for item in self.items if need(item) is Need.PAGES or not isinstance(item, BodySection)]
+        large = [item for item in self.items if item not in small]
+        template = _template(small, b" " * bool(small))
+        read = [item for item in small if need(item) is Need.TEXTS]
+        for parts in _batches(self._numbers.slices(ranges), _CONTENTS_A_BATCH):
+            runs, source = await self._load(parts, read)
+            heads: list[tuple[int, bytes | None]] = []
+            octets = 0
+            for run in runs:
+                lines = await self._filled(template, small, run, source)
+                heads += zip(run.message_ids, lines, strict=True)
+                octets += sum(len(line or b"") for line in lines)
+                if octets > _HEADS_OCTETS:
+                    await self._with_contents(heads, large)
+                    heads, octets = [], 0
+            await self._with_contents(heads, large)
         await self._out.flush()
 
-    async def _from_contents(self, columns: Columns, rows: dict[MessageId, MessageRow]) -> None:
-        """Items that pages and summaries answer come first in a line, then what needs the octets."""
-        small = [item for item in self.items if need(item) <= Need.SUMMARIES]
-        large = [item for item in self.items if need(item) > Need.SUMMARIES]
-        template = b"* %d FETCH (" + b"".join([_template(item) + b" " for item in small])
-        values = [self._column(item, columns, rows, {}) for item in small]
-        heads = [template % row for row in zip(columns.seqs, *values, strict=True)]
-        wanted = [(MessageId(message_id), rows[MessageId(message_id)]) for message_id in columns.message_ids]
-        async with aclosing(self._contents(wanted, large)) as contents:
+    async def _with_contents(self, heads: list[tuple[int, bytes | None]], items: list[FetchItem]) -> None:
+        """The lines of messages, each begun by its head, to which what needs the octets is added."""
+        extents = await summaries.extents(self._store, self._account_id, [message_id for message_id, _ in heads])
+        there = [(head, extents[i]) for i, head in heads if head is not None and i in extents]
+        self.missing |= len(there) < len(heads)
+        wanted: list[reader.Item] = [(extent.message_id, extent) for _, extent in there]
+        async with aclosing(self._contents(wanted, items)) as contents:
             at = 0
             async for answers in contents:
                 if answers is None:
                     self.missing = True
                 else:
-                    await self._line(heads[at], answers)
+                    await self._line(there[at][0], answers)
                 at += 1
                 await self.session.breathe()
 
     async def _contents(
         self, wanted: list[reader.Item], items: list[FetchItem]
     ) -> AsyncGenerator[list[list[Octets]] | None, None]:
-        """Each message's answers to the items, in pieces; None for a message that is gone."""
-        for by_ranges, group in groupby(wanted, lambda pair: sections.takes_ranges(pair[1], items)):
-            if not by_ranges:
-                async with aclosing(reader.stream(self._store, self._account_id, list(group))) as stream:
+        """Each message's answers to the items, in pieces; None for a message that is gone or damaged."""
+        by_ranges = [await self._takes_ranges(row, items) for _, row in wanted]
+        for ranges, pairs in groupby(zip(by_ranges, wanted, strict=True), itemgetter(0)):
+            group = [item for _, item in pairs]
+            if not ranges:
+                async with aclosing(reader.stream(self._store, self._account_id, group)) as stream:
                     rows = dict(wanted)
                     async for message_id, pieces in stream:
-                        yield None if pieces is None else await self._from_whole(rows[message_id], pieces, items)
+                        self._damaged |= isinstance(pieces, Damaged)
+                        row = rows[message_id]
+                        yield await self._from_whole(row, pieces, items) if isinstance(pieces, list) else None
                 continue
             for _, row in group:
                 try:
-                    yield await sections.from_ranges(self._store, self._account_id, row, items, self._kept)
+                    yield await sections.from_ranges(
+                        self._store, self._account_id, row, items, self._kept, self.session.in_thread
+                    )
                 except NotFound:
                     yield None
+                except Damaged:
+                    self._damaged = True
+                    yield None
 
-    async def _from_whole(self, row: MessageRow, pieces: list[bytes], items: list[FetchItem]) -> list[list[Octets]]:
-        if row.size * len(items) > sections.AT_ONCE:
+    async def _takes_ranges(self, row: reader.Located, items: list[FetchItem]) -> bool:
+        if sections.is_complex(row, items):
+            return await self.session.in_thread(sections.takes_ranges, row, items)
+        return sections.takes_ranges(row, items)
+
+    async def _from_whole(self, row: reader.Located, pieces: list[bytes], items: list[FetchItem]) -> list[list[Octets]]:
+        if sections.is_much(row, items):
             return await self.session.in_thread(sections.from_whole, row, pieces, items)
         return sections.from_whole(row, pieces, items)
 
@@ -280,44 +295,46 @@ class _Answer:
         add(b")\r\n")
 
 
-def _template(item: FetchItem) -> bytes:
+def _template(items: Sequence[FetchItem], end: bytes) -> bytes:
+    """The format of a line; the sequence number comes first."""
+    return b"* %d FETCH (" + b" ".join(map(_place, items)) + end
+
+
+def _place(item: FetchItem) -> bytes:
     """An item's place in a format."""
     if isinstance(item, BodySection):
         return item.label.replace(b"%", b"%%") + b" %b"
     return FORMATS.get(item) or item.value + b" %b"
 
 
-def _batches(slices: Iterator[Slice], size: int) -> Iterator[Columns]:
-    """The messages of the slices, about `size` at a time."""
+def _batches(slices: Iterator[Slice], size: int) -> Iterator[list[Slice]]:
+    """Slices of up to `size` messages together; one is cut only where it is larger."""
     batch: list[Slice] = []
     count = 0
     for part in slices:
-        start = part.start
-        while part.stop - start > size - count:
-            stop = start + size - count
-            yield Columns([*batch, part._replace(start=start, stop=stop)])
-            batch, count, start = [], 0, stop
-        if start < part.stop:
-            batch.append(part._replace(start=start))
-            count += part.stop - start
+        for start in range(part.start, part.stop, size):
+            piece = part._replace(start=start, stop=min(start + size, part.stop))
+            if count + piece.stop - piece.start > size:
+                yield batch
+                batch, count = [], 0
+            batch.append(piece)
+            count += piece.stop - piece.start
     if batch:
-        yield Columns(batch)
+        yield batch
 
 
 async def _ahead(
-    batches: Iterator[Columns], read: Callable[[Columns], Awaitable[tuple[T, B]]]
-) -> AsyncGenerator[tuple[Columns, T, B], None]:
-    """Each batch with what was read for it; the next one is being read meanwhile."""
-    waiting: list[tuple[Columns, asyncio.Future[tuple[T, B]]]] = []
+    batches: Iterator[list[Slice]], read: Callable[[list[Slice]], Awaitable[T]]
+) -> AsyncGenerator[T, None]:
+    """What was read for each batch; the next one is being read meanwhile."""
+    waiting: list[asyncio.Future[T]] = []
     try:
         while True:
-            waiting += [(batch, asyncio.ensure_future(read(batch))) for batch in islice(batches, 2 - len(waiting))]
+            waiting += [asyncio.ensure_future(read(batch)) for batch in islice(batches, 2 - len(waiting))]
             if not waiting:
                 return
-            batch, reading = waiting.pop(0)
-            first, second = await reading
-            yield batch, first, second
+            yield await waiting.pop(0)
     finally:
-        for _, reading in waiting:
+        for reading in waiting:
             reading.cancel()
-        await asyncio.gather(*(reading for _, reading in waiting), return_exceptions=True)
+        await asyncio.gather(*waiting, return_exceptions=True)

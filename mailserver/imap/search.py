@@ -199,7 +199,7 @@ class _Search:
         there = []
         for facts in undecided:
             front = fronts.get(MessageId(stretch.message_ids[facts.position]))
-            if front is not None:
+            if isinstance(front, bytes):
                 facts.header = front
                 there.append(facts)
         return await self._decided(there)
@@ -227,7 +227,7 @@ class _Search:
             waiting = iter(undecided)
             async for _, pieces in stream:
                 facts = next(waiting)
-                if pieces is not None and await self._matches(facts, pieces):
+                if isinstance(pieces, list) and await self._matches(facts, pieces):
                     found |= 1 << facts.position
         return found
 

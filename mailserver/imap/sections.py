@@ -15,14 +15,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
 
 from mailserver.imap.errors import Refusal
 from mailserver.message import headers, structure
 from mailserver.protocols.imap import responses
 from mailserver.protocols.imap.commands import BodySection, FetchItem
-from storage import MessageRow, reader
+from storage import reader
+from storage.reader import Located
 
 if TYPE_CHECKING:
     from storage import AccountId, Store
@@ -33,17 +34,30 @@ KEPT_OCTETS = 64 << 20
 KEPT_SECONDS = 30.0
 SELECTED_OCTETS = 64 << 20
 """Header fields are selected from so much of one message for one answer."""
-AT_ONCE = 1 << 20
+_AT_ONCE = 1 << 20
 """A message's size times the items asked for: more of it is worked through in a thread."""
+_SELECTED_AT_ONCE = 64 * 1024
+"""Octets of a header whose fields are selected in the event loop."""
+_PARTS_AT_ONCE = 4 * 1024
+"""Octets of a packed structure: more of it is taken apart in a thread."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 Key = tuple[int, int, int, int]
 Octets = bytes | memoryview
 
 
+class InThread(Protocol):
+    """Does work in a thread and waits for its result."""
+
+    async def __call__(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T: ...
+
+
 class Sections:
     """What is asked of one message, by items."""
 
-    def __init__(self, row: MessageRow) -> None:
+    def __init__(self, row: Located) -> None:
         self.row = row
         self._tree: structure.Part | None = None
 
@@ -100,16 +114,26 @@ def answer(item: FetchItem, value: Octets | None) -> Iterator[Octets]:
         yield value
 
 
-def takes_ranges(row: MessageRow, items: Iterable[FetchItem]) -> bool:
+def is_much(row: Located, items: Sequence[FetchItem]) -> bool:
+    """Does it take long to find the items' sections in the message?"""
+    return row.size * len(items) > _AT_ONCE or is_complex(row, items)
+
+
+def is_complex(row: Located, items: Iterable[FetchItem]) -> bool:
+    """Does it take long to find out where the items' sections lie?"""
+    return len(row.parts or b"") > _PARTS_AT_ONCE and any(isinstance(item, BodySection) and item.part for item in items)
+
+
+def takes_ranges(row: Located, items: Sequence[FetchItem]) -> bool:
     """Is it better to read only parts of the message? They may not come to more than all of it."""
     if row.size < RANGES_FROM:
         return False
     wanted = [item for item in items if isinstance(item, BodySection) and (item.part or item.kind or item.partial)]
     sections = Sections(row)
-    return len(wanted) == len(list(items)) and sum(map(sections.octets, wanted)) < sections.size
+    return len(wanted) == len(items) and sum(map(sections.octets, wanted)) < sections.size
 
 
-def from_whole(row: MessageRow, pieces: list[bytes], items: list[FetchItem]) -> list[list[Octets]]:
+def from_whole(row: Located, pieces: list[bytes], items: list[FetchItem]) -> list[list[Octets]]:
     """The answers to the items, each in pieces, from all of the message's octets. Refusal where they are too much."""
     sections = Sections(row)
     selected = 0
@@ -136,30 +160,37 @@ def from_whole(row: MessageRow, pieces: list[bytes], items: list[FetchItem]) -> 
 
 
 async def from_ranges(
-    store: Store, account_id: AccountId, row: MessageRow, items: Iterable[FetchItem], kept: Kept
+    store: Store, account_id: AccountId, row: Located, items: Sequence[FetchItem], kept: Kept, in_thread: InThread
 ) -> list[list[Octets]]:
     """The same, reading only what the items need. NotFound where the octets are gone."""
-    sections = Sections(row)
+    places = await in_thread(_places, row, items) if is_complex(row, items) else _places(row, items)
     found = []
-    for item in items:
+    for item, place in zip(items, places, strict=True):
         assert isinstance(item, BodySection)
-        place = sections.place(item)
-        value = None if place is None else await _read(store, account_id, row, item, place, kept)
+        value = None if place is None else await _read(store, account_id, row, item, place, kept, in_thread)
         found.append(list(answer(item, value)))
     return found
 
 
+def _places(row: Located, items: Iterable[FetchItem]) -> list[tuple[int, int] | None]:
+    sections = Sections(row)
+    return [sections.place(item) for item in items if isinstance(item, BodySection)]
+
+
 async def _read(
-    store: Store, account_id: AccountId, row: MessageRow, item: BodySection, place: tuple[int, int], kept: Kept
+    store: Store,
+    account_id: AccountId,
+    row: Located,
+    item: BodySection,
+    place: tuple[int, int],
+    kept: Kept,
+    in_thread: InThread,
 ) -> bytes:
     start, stop = place
     if item.partial is None or stop - start < RANGES_FROM or item.kind.startswith("HEADER."):
         octets = await reader.octets(store, account_id, row, start, stop)
-        return (
-            await asyncio.to_thread(section_value, octets, item)
-            if stop - start > AT_ONCE
-            else section_value(octets, item)
-        )
+        much = item.kind.startswith("HEADER.") and stop - start > _SELECTED_AT_ONCE
+        return await in_thread(section_value, octets, item) if much else section_value(octets, item)
     if stop - start > KEPT_OCTETS:
         first, count = item.partial
         return await reader.octets(store, account_id, row, min(start + first, stop), min(start + first + count, stop))

@@ -23,13 +23,13 @@ _BREAK = re.compile(rb"\n(?![ \t])")
 def lines(header: bytes) -> Iterator[bytes]:
     """The fields of a header as they are, without the LF at their ends; the empty line is none."""
     for piece in _pieces(header):
-        found = _BREAK.split(piece)
-        if not found[-1]:
-            found.pop()
-        for line in found:
+        *whole, unfinished = _BREAK.split(piece)  # what follows the last line end: nothing, mostly
+        for line in whole:
             if line in _EMPTY:
                 return
             yield line
+        if unfinished:
+            yield unfinished
 
 
 def fields(header: bytes) -> Iterator[Field]:
@@ -47,38 +47,29 @@ def select(header: bytes, names: frozenset[bytes], exclude: bool = False) -> byt
     The octets are those of the header. A header without an empty line, which is that of a message without a body, has
     a subset without one (RFC 3501 §6.4.5).
     """
-    if len(header) > PIECE:
-        return _select_of_many(header, names, exclude)
-    *whole, unfinished = _BREAK.split(header)  # what follows the last line end: nothing, mostly
-    kept = []
+    selected = []
+    for piece in _pieces(header):
+        text, ended = _select(piece, names, exclude)
+        selected.append(text)
+        if ended:
+            break
+    return b"".join(selected)
+
+
+def _select(piece: bytes, names: frozenset[bytes], exclude: bool) -> tuple[bytes, bool]:
+    """The same for a piece, and whether the empty line is in it."""
+    *whole, unfinished = _BREAK.split(piece)
+    kept: list[bytes] = []
     for line in whole:
         if line in _EMPTY:
-            kept.append(line)
-            break
+            return b"\n".join([*kept, line, b""]), True
         if (name_of(line) in names) is not exclude:
             kept.append(line)
+    if unfinished and (name_of(unfinished) in names) is not exclude:
+        kept.append(unfinished)
     else:
-        if unfinished and (name_of(unfinished) in names) is not exclude:
-            kept.append(unfinished)
-            return b"\n".join(kept)
-    kept.append(b"")
-    return b"\n".join(kept)
-
-
-def _select_of_many(header: bytes, names: frozenset[bytes], exclude: bool) -> bytes:
-    """The same without a look at every line."""
-    lowered = b"\n" + header.lower()
-    found = sorted(place for name in names for place in _places(header, lowered, name))
-    if not exclude:
-        end = b"\r\n" if lowered.endswith(b"\n\r\n") else b"\n" * lowered.endswith(b"\n\n")
-        return b"".join([header[start:stop] for start, stop in found]) + end
-    kept = []
-    at = 0
-    for start, stop in found:
-        kept.append(header[at:start])
-        at = stop
-    kept.append(header[at:])
-    return b"".join(kept)
+        kept.append(b"")
+    return b"\n".join(kept), False
 
 
 def named(header: bytes, name: bytes) -> Iterator[bytes]:

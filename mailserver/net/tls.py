@@ -3,7 +3,8 @@
 A context is made once and shared by all connections. Files are read into a Pem, which is also what one process hands to
 another: who looks at the files again (`read`) does so for all of them, and what cannot be used is refused there, before
 anybody has taken it up (`use`). Connections that come from then on get a new context; those that are open keep theirs.
-Who keeps a context itself takes a lasting one.
+Who keeps a context itself takes a lasting one. Settings that a worker keeps for life change for those that are forked
+later (`reconfigure`).
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class Certificates:
         self._contexts: dict[tuple[str, ...], ssl.SSLContext] = {}
 
     def server_context(self, *alpn: str) -> ssl.SSLContext:
-        """The context of today, the same object until `use`. alpn: protocol names to offer (RFC 7301)."""
+        """The context of today, the same object until another is due. alpn: protocol names to offer (RFC 7301)."""
         context = self._contexts.get(alpn)
         if context is None:
             context = self._contexts[alpn] = self._make(self._now(), alpn)
@@ -95,6 +96,11 @@ class Certificates:
         self._contexts = {alpn: self._make(pem, alpn) for alpn in self._contexts}
         self._pem = pem
         return True
+
+    def reconfigure(self, config: TlsConfig) -> None:
+        """Contexts are made by other settings from now on, for the certificate that is in use."""
+        self._minimum = MINIMUM[config.minimum]
+        self._contexts.clear()
 
     def fingerprint(self) -> str:
         """SHA-256 of the server's own certificate, as mail clients show it."""

@@ -6,6 +6,7 @@ mailserver/metrics.py is imported: `begin` must come before. Import metrics insi
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -34,5 +35,6 @@ def forget_process(pid: int) -> None:
     """A process has died: what it had open is open no more; what it counted stays."""
     folder = os.environ.get(VARIABLE)
     if folder:
-        for path in Path(folder).glob(f"gauge_live*_{pid}.db"):
-            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a wrong number in a gauge is all that comes of it
+            for path in Path(folder).glob(f"gauge_live*_{pid}.db"):
+                path.unlink(missing_ok=True)

@@ -96,7 +96,7 @@ class Services:
         kept.backoff.note_start()
         try:
             kept.service.launch()
-        except ServiceError as error:
+        except (ServiceError, OSError) as error:
             log.error("embedded %s: %s", kept.name, error)
             kept.backoff.note_death()
         else:

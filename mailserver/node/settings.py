@@ -35,7 +35,7 @@ class Source:
             update = {"certificate": self.folder / tls.certificate, "key": self.folder / tls.key}
             tls = tls.model_copy(update=update)
         if storage.blobs is not None and "://" not in storage.blobs:
-            storage = storage.model_copy(update={"blobs": str(self.folder / Path(storage.blobs).expanduser())})
+            storage = storage.model_copy(update={"blobs": str(self.folder / storage.blobs)})
         return config.model_copy(update={"tls": tls, "storage": storage})
 
 

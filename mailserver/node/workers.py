@@ -15,9 +15,9 @@ import logging
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from mailserver import logs
@@ -37,7 +37,7 @@ START_SECONDS = 60.0
 
 
 class WorkersFailed(Exception):
-    """The workers cannot be started."""
+    """Workers, or one of them, cannot be started; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,10 +161,10 @@ class Workers:
     def tell(self, settings: Settings) -> None:
         """Sends settings to all that serve or will."""
         told = [process for worker in self._workers for process in (worker.process, worker.successor) if process]
+        channel.send([process.channel for process in told], settings)
         for process in told:
             process.owes += 1
             process.failed = False
-        channel.send([process.channel for process in told], settings)
 
     def unanswered(self) -> list[int]:
         """Processes that have not said yet whether they have taken up what they were told."""
@@ -177,8 +177,8 @@ class Workers:
     def replace(self, seconds: float) -> Iterator[None]:
         """Replaces the workers one by one, in steps between which look_after is called.
 
-        seconds: for an old one to end, before it is killed. WorkersFailed where a new one does not come up; the old
-        one of that slot serves on.
+        seconds: for an old one to end, before it is killed. WorkersFailed where a new one cannot be forked or does not
+        come up; the old one of that slot serves on.
         """
         for worker in self._workers:
             new = worker.successor = self._fork(worker)
@@ -213,15 +213,24 @@ class Workers:
     # Processes --------------------------------------------------------------------------------------------------------
 
     def _begin(self, worker: Worker) -> None:
-        worker.process = self._fork(worker)
         worker.backoff.note_start()
+        try:
+            worker.process = self._fork(worker)
+        except WorkersFailed as failed:
+            log.error("%s; it is tried again", failed)
+            self._note_death(worker)
 
     def _fork(self, worker: Worker) -> Process:
-        ours, theirs = channel.pair()
+        """A process that serves the slot. WorkersFailed where the system has no room for it."""
         row = min(set(range(self._tally.rows)) - {process.row for process in self.processes})
         logs.flush()
-        sys.stdout.flush()
-        pid = os.fork()
+        try:
+            with ExitStack() as undo:
+                ours, theirs = map(undo.enter_context, channel.pair())
+                pid = os.fork()
+                undo.pop_all()
+        except OSError as error:
+            raise WorkersFailed(f"worker {worker.number} cannot be started: {error.strerror}") from error
         if pid == 0:
             ours.close()
             os._exit(self._in_process(worker, Place(worker.number, worker.sockets, Share(self._tally, row), theirs)))
@@ -263,9 +272,12 @@ class Workers:
             cause = f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
             log.error("worker %d (process %d) ended: %s; it is started again", worker.number, process.pid, cause)
             worker.process, worker.successor = worker.successor, None
-            worker.backoff.note_death()
-            if not self.all_ready and worker.backoff.failures >= HOPELESS:
-                raise WorkersFailed("the workers cannot be started; the log above says why")
+            self._note_death(worker)
+
+    def _note_death(self, worker: Worker) -> None:
+        worker.backoff.note_death()
+        if not self.all_ready and worker.backoff.failures >= HOPELESS:
+            raise WorkersFailed("the workers cannot be started; the log above says why")
 
 
 def _sleep(seconds: float) -> bool:

@@ -8,7 +8,6 @@ logged-in client whose selected mailbox, named like the method, holds three mess
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -16,27 +15,18 @@ from typing import Any
 import pytest
 from aioimaplib import IMAP4, IMAP4_SSL, STOP_WAIT_SERVER_PUSH  # type: ignore[import-untyped]
 
+from tests.acceptance.api import SUBJECTS, Noting, public
 from tests.acceptance.mail import all_octets, deliver, imap, message, subjects
 from tests.acceptance.server import DOMAIN, Account, Pillarbox
 
 ACCOUNT = Account(f"aioimaplib@{DOMAIN}", "correct horse")
-SUBJECTS = ("one", "two", "three")
 
 
-class Client(IMAP4_SSL):  # type: ignore[misc]
-    """Notes which of its public methods were called."""
-
+class Client(Noting, IMAP4_SSL):  # type: ignore[misc]
     def __init__(self, server: Pillarbox) -> None:
-        self.called: set[str] = set()
         self.server = server
         self.mailbox = ""
         super().__init__("localhost", server.port(993), timeout=60, ssl_context=server.tls())
-
-    def __getattribute__(self, name: str) -> Any:
-        found = super().__getattribute__(name)
-        if not name.startswith("_") and callable(found):
-            self.called.add(name)
-        return found
 
 
 Case = Callable[[Client], Awaitable[None]]
@@ -58,7 +48,7 @@ async def client(server: Pillarbox, account: Account, request: pytest.FixtureReq
     for subject in SUBJECTS:
         await ok(made.append(message(account.address, subject), made.mailbox))
     await ok(made.select(made.mailbox))
-    made.called.clear()
+    made.used.clear()
     yield made
     if made.get_state() != "LOGOUT":
         await made.logout()
@@ -86,7 +76,7 @@ async def login(c: Client) -> None:
     assert (await other.login(ACCOUNT.address, "wrong")).result == "NO"
     await ok(other.login(ACCOUNT.username, ACCOUNT.password))
     await ok(other.logout())
-    c.called |= other.called
+    c.used |= other.used
 
 
 async def append(c: Client) -> None:
@@ -307,10 +297,11 @@ LACKING = {"getquotaroot": "QUOTA", "xoauth2": "AUTH=XOAUTH2"}
 @pytest.mark.parametrize("name", CASES)
 async def test_method(client: Client, name: str) -> None:
     await CASES[name](client)
-    assert {name, *(part for part, case in WITHIN.items() if case == name)} <= client.called
+    assert {name, *(part for part, case in WITHIN.items() if case == name)} <= client.used
 
 
 async def test_without_the_capability(server: Pillarbox, account: Account) -> None:
+    """They are refused, and the session goes on."""
     client = Client(server)
     await client.wait_hello_from_server()
     for name, capability in LACKING.items():
@@ -318,6 +309,18 @@ async def test_without_the_capability(server: Pillarbox, account: Account) -> No
     assert (await client.xoauth2(account.address, "token")).result == "NO"
     await ok(client.login(account.address, account.password))
     assert (await client.getquotaroot("INBOX")).result == "BAD"
+    await ok(client.logout())
+    assert LACKING.keys() <= client.used
+
+
+async def test_without_tls(server: Pillarbox, account: Account) -> None:
+    """The library has no STARTTLS: without TLS from the beginning it is told not to log in."""
+    client = IMAP4("localhost", server.port(143), timeout=60)
+    await client.wait_hello_from_server()
+    assert client.has_capability("LOGINDISABLED") and client.has_capability("STARTTLS")
+    assert (await client.login(account.address, account.password)).result == "NO"
+    assert client.get_state() == "NONAUTH"
+    await ok(client.noop())
     await ok(client.logout())
 
 
@@ -336,5 +339,4 @@ async def test_a_message_of_many_megabytes(server: Pillarbox, account: Account) 
 
 
 def test_every_method_is_here() -> None:
-    methods = {name for name, _ in inspect.getmembers(IMAP4, inspect.isfunction) if not name.startswith("_")}
-    assert methods == {*CASES, *WITHIN, *LACKING}
+    assert public(IMAP4, IMAP4_SSL) == {*CASES, *WITHIN, *LACKING}

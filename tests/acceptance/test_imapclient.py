@@ -6,7 +6,6 @@ whose selected folder, named like the method, holds three messages: UIDs 1 to 3,
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
 from typing import Any
@@ -15,30 +14,21 @@ import pytest
 from imapclient import IMAPClient  # type: ignore[import-untyped]
 from imapclient.exceptions import CapabilityError, LoginError  # type: ignore[import-untyped]
 
+from tests.acceptance.api import SUBJECTS, Noting, public
 from tests.acceptance.mail import deliver, message
 from tests.acceptance.server import DOMAIN, Account, Pillarbox
 
 ACCOUNT = Account(f"imapclient@{DOMAIN}", "correct horse")
-SUBJECTS = ("one", "two", "three")
 
 Case = Callable[["Client"], object]
 
 
-class Client(IMAPClient):  # type: ignore[misc]
-    """Notes which of its public methods were called."""
-
+class Client(Noting, IMAPClient):  # type: ignore[misc]
     def __init__(self, server: Pillarbox, *, tls: bool = True) -> None:
-        self.called: set[str] = set()
         self.server = server
         self.folder = ""
         port, context = (server.port(993), server.tls()) if tls else (server.port(143), None)
         super().__init__("localhost", port, ssl=tls, ssl_context=context, timeout=60)
-
-    def __getattribute__(self, name: str) -> Any:
-        found = super().__getattribute__(name)
-        if not name.startswith("_") and callable(found):
-            self.called.add(name)
-        return found
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +46,7 @@ def client(server: Pillarbox, account: Account, request: pytest.FixtureRequest) 
         for subject in SUBJECTS:
             made.append(made.folder, message(account.address, subject))
         made.select_folder(made.folder)
-        made.called.clear()
+        made.used.clear()
         yield made
 
 
@@ -313,7 +303,7 @@ CASES: dict[str, Case] = {
 }
 WITHIN = {"idle_check": "idle", "idle_done": "idle"}
 """Methods whose case is another's."""
-LOGIN = {"login", "plain_login", "sasl_login", "starttls", "logout", "shutdown"}
+LOGIN = {"welcome", "login", "plain_login", "sasl_login", "starttls", "logout", "shutdown"}
 
 # What the server does not announce, with a call that the client refuses to make without it.
 LACKING: dict[str, tuple[str, Case]] = {
@@ -348,7 +338,7 @@ TOKENS: dict[str, tuple[str, Case]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_method(client: Client, name: str) -> None:
     CASES[name](client)
-    assert {name, *(part for part, case in WITHIN.items() if case == name)} <= client.called
+    assert {name, *(part for part, case in WITHIN.items() if case == name)} <= client.used
 
 
 @pytest.mark.parametrize("name", LACKING)
@@ -357,7 +347,7 @@ def test_without_the_capability(client: Client, name: str) -> None:
     assert not client.has_capability(capability), f"{capability} is announced: {name} needs a case"
     with pytest.raises(CapabilityError):
         call(client)
-    assert name in client.called
+    assert name in client.used
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -365,7 +355,7 @@ def test_refused(client: Client, name: str) -> None:
     with pytest.raises(client.Error, match="BAD"):
         REFUSED[name](client)
     assert client.search() == [1, 2, 3]
-    assert name in client.called
+    assert name in client.used
 
 
 @pytest.mark.parametrize("name", TOKENS)
@@ -375,7 +365,7 @@ def test_unknown_mechanism(server: Pillarbox, account: Account, name: str) -> No
         assert not client.has_capability(capability), f"{capability} is announced: {name} needs a case"
         with pytest.raises(LoginError):
             call(client)
-        assert name in client.called
+        assert name in client.used
         client.login(account.address, account.password)
 
 
@@ -394,9 +384,8 @@ def test_from_greeting_to_farewell(server: Pillarbox, account: Account, name: st
                 client.login(account.username, account.password)
         assert client.folder_exists("INBOX")
         assert client.shutdown() is None if name == "shutdown" else client.logout() == b"Logging out"
-        assert name in client.called
+        assert name in client.used
 
 
 def test_every_method_is_here() -> None:
-    methods = {name for name, _ in inspect.getmembers(IMAPClient, inspect.isfunction) if not name.startswith("_")}
-    assert methods == {*CASES, *WITHIN, *LOGIN, *LACKING, *REFUSED, *TOKENS}
+    assert public(IMAPClient) == {*CASES, *WITHIN, *LOGIN, *LACKING, *REFUSED, *TOKENS}

@@ -1,38 +1,41 @@
-"""imaplib, every public method of its class: a case that uses it, or that the server lacks what it is for.
+"""imaplib, every public method of its class: a case that uses it, or the capability that the server lacks for it.
 
-A case is a function of a logged-in client whose selected mailbox, named like the method, holds three messages: UIDs 1
-to 3, subjects "one" to "three".
+A method that a later Python brings makes a test fail until it has its case. A case is a function of a logged-in client
+whose selected mailbox, named like the method, holds three messages: UIDs 1 to 3, subjects "one" to "three".
 """
 
 from __future__ import annotations
 
 import imaplib
-import inspect
+import io
+import shlex
 from collections.abc import Callable, Iterator
-from typing import Any
+from contextlib import redirect_stderr
 
 import pytest
 
-from tests.acceptance.mail import message, ok
+from tests.acceptance.api import SUBJECTS, Noting, public
+from tests.acceptance.mail import all_octets, message, ok
 from tests.acceptance.server import DOMAIN, Account, Pillarbox
 
 ACCOUNT = Account(f"imaplib@{DOMAIN}", "correct horse")
-SUBJECTS = ("one", "two", "three")
 
 
-class Client(imaplib.IMAP4_SSL):
-    """Notes which of its public methods were called."""
-
+class Client(Noting, imaplib.IMAP4_SSL):
     def __init__(self, server: Pillarbox) -> None:
-        self.called: set[str] = set()
         self.mailbox = ""
         super().__init__("localhost", server.port(993), ssl_context=server.tls(), timeout=60)
 
-    def __getattribute__(self, name: str) -> Any:
-        found = super().__getattribute__(name)
-        if not name.startswith("_") and callable(found):
-            self.called.add(name)
-        return found
+
+class Plain(Noting, imaplib.IMAP4):
+    def __init__(self, server: Pillarbox) -> None:
+        super().__init__("localhost", server.port(143), timeout=60)
+
+
+class Stream(Noting, imaplib.IMAP4_stream):
+    def __init__(self, server: Pillarbox, program: str) -> None:
+        command = [program, "s_client", "-quiet", "-verify_return_error", "-CAfile", str(server.certificate)]
+        super().__init__(shlex.join([*command, "-connect", f"localhost:{server.port(993)}"]))
 
 
 Case = Callable[[Client], object]
@@ -53,7 +56,7 @@ def client(server: Pillarbox, account: Account, request: pytest.FixtureRequest) 
         for subject in SUBJECTS:
             ok(made.append(made.mailbox, "", "", message(account.address, subject)))  # type: ignore[arg-type]
         ok(made.select(made.mailbox))
-        made.called.clear()
+        made.used.clear()
         yield made
 
 
@@ -205,6 +208,16 @@ def xatom(c: Client) -> None:
         c.xatom("XIDLING")
 
 
+def socket(c: Client) -> None:
+    assert c.socket().getpeername()[0] in ("127.0.0.1", "::1")
+
+
+def print_log(c: Client) -> None:
+    with redirect_stderr(io.StringIO()) as said:
+        c.print_log()
+    assert "SELECT print_log" in said.getvalue()
+
+
 def logout(c: Client) -> None:
     assert c.logout()[0] == "BYE"
 
@@ -214,69 +227,92 @@ CASES: dict[str, Case] = {
     for case in (
         *(append, capability, check, close, copy, create, delete, enable, expunge, fetch, list_, lsub, namespace, noop),
         *(recent, rename, response, search, select, status, store, subscribe, unsubscribe, uid, unselect, xatom),
-        logout,
+        *(socket, print_log, logout),
     )
 }
-LOGIN = {"login", "authenticate", "starttls", "open", "shutdown", "read", "readline", "send", "socket"}
-# IDLE is a context manager from Python 3.14 on; `print_log` exists for debugging and asks the server nothing.
-ASIDE = {"print_log", "idle"}
+CONNECTION = {"open", "send", "read", "readline", "shutdown"}
+"""What every other method uses."""
+LOGIN = {"login", "authenticate", "starttls"}
 
-# Commands that the server does not know.
-LACKING: dict[str, Case] = {
-    "deleteacl": lambda c: c.deleteacl("INBOX", "anyone"),
-    "getacl": lambda c: c.getacl("INBOX"),
-    "getannotation": lambda c: c.getannotation("INBOX", "/comment", "value"),
-    "getquota": lambda c: c.getquota("user"),
-    "getquotaroot": lambda c: c.getquotaroot("INBOX"),
-    "myrights": lambda c: c.myrights("INBOX"),
-    "partial": lambda c: c.partial("1", "RFC822", "0", "10"),
-    "proxyauth": lambda c: c.proxyauth("somebody"),
-    "setacl": lambda c: c.setacl("INBOX", "anyone", "lr"),
-    "setannotation": lambda c: c.setannotation("INBOX", "/comment", '("value.priv" "x")'),
-    "setquota": lambda c: c.setquota("user", "(STORAGE 5)"),
-    "sort": lambda c: c.sort("(ARRIVAL)", "UTF-8", "ALL"),
-    "thread": lambda c: c.thread("REFERENCES", "UTF-8", "ALL"),
-    "login_cram_md5": lambda c: c.login_cram_md5("somebody", "word"),
+# What the server does not announce, with a call of it.
+LACKING: dict[str, tuple[str, Case]] = {
+    "getacl": ("ACL", lambda c: c.getacl("INBOX")),
+    "setacl": ("ACL", lambda c: c.setacl("INBOX", "anyone", "lr")),
+    "deleteacl": ("ACL", lambda c: c.deleteacl("INBOX", "anyone")),
+    "myrights": ("ACL", lambda c: c.myrights("INBOX")),
+    "getannotation": ("ANNOTATEMORE", lambda c: c.getannotation("INBOX", "/comment", "value")),
+    "setannotation": ("ANNOTATEMORE", lambda c: c.setannotation("INBOX", "/comment", '("value.priv" "x")')),
+    "getquota": ("QUOTA", lambda c: c.getquota('""')),
+    "getquotaroot": ("QUOTA", lambda c: c.getquotaroot("INBOX")),
+    "setquota": ("QUOTA", lambda c: c.setquota('""', "(STORAGE 5)")),
+    "sort": ("SORT", lambda c: c.sort("(ARRIVAL)", "UTF-8", "ALL")),
+    "thread": ("THREAD=REFERENCES", lambda c: c.thread("REFERENCES", "UTF-8", "ALL")),
+    "partial": ("IMAP4", lambda c: c.partial("1", "RFC822", "0", "10")),  # RFC 1730 §6.4.6
+    "proxyauth": ("X-NETSCAPE", lambda c: (c.unselect(), c.proxyauth("somebody"))[1]),  # not allowed once selected
 }
+TOKENS: dict[str, tuple[str, Callable[[Plain], object]]] = {
+    "login_cram_md5": ("AUTH=CRAM-MD5", lambda c: c.login_cram_md5(ACCOUNT.address, ACCOUNT.password)),
+}
+"""Mechanisms that are not announced."""
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_method(client: Client, name: str) -> None:
     CASES[name](client)
-    assert name in client.called
-
-
-def _answer(client: Client, case: Case) -> str:
-    """The condition of the tagged answer; some methods raise it."""
-    try:
-        return str(case(client)[0])  # type: ignore[index]
-    except client.error as error:
-        return "BAD" if "BAD" in str(error) or "illegal in state" in str(error) else str(error)
+    assert name in client.used
 
 
 @pytest.mark.parametrize("name", LACKING)
-def test_unknown_command(client: Client, name: str) -> None:
-    """It is called bad, and the session goes on."""
-    assert _answer(client, LACKING[name]) in ("BAD", "NO")
+def test_without_the_capability(client: Client, name: str) -> None:
+    """The command is called bad, and the session goes on."""
+    capability, call = LACKING[name]
+    assert capability not in client.capabilities, f"{capability} is announced: {name} needs a case"
+    with pytest.raises(client.error, match="BAD"):
+        code, _ = call(client)  # type: ignore[misc]
+        raise client.error(code)
     ok(client.noop())
-    assert name in client.called
+    assert name in client.used
 
 
-@pytest.mark.parametrize("way", ["login", "PLAIN", "LOGIN"])
-def test_logs_in_after_starttls(server: Pillarbox, account: Account, way: str) -> None:
-    with imaplib.IMAP4("localhost", server.port(143), timeout=60) as client:
+@pytest.mark.parametrize("way", ["login", "PLAIN", "LOGIN", *TOKENS])
+def test_from_greeting_to_farewell(server: Pillarbox, account: Account, way: str) -> None:
+    with Plain(server) as client:
         ok(client.starttls(server.tls()))
         words = iter([account.address.encode(), account.password.encode()])
         match way:
-            case "login":
-                ok(client.login(account.address, account.password))
             case "PLAIN":
                 ok(client.authenticate("PLAIN", lambda _: b"\0" + b"\0".join(words)))
             case "LOGIN":
                 ok(client.authenticate("LOGIN", lambda _: next(words)))
-        ok(client.select())
+            case _:
+                if way in TOKENS:
+                    _is_unknown(client, way)
+                ok(client.login(account.address, account.password))
+        _goes_in_and_comes_out(client, way)
+    assert client.used >= {"starttls", way if way.islower() else "authenticate", *CONNECTION}
+
+
+def _is_unknown(client: Plain, mechanism: str) -> None:
+    capability, call = TOKENS[mechanism]
+    assert capability not in client.capabilities, f"{capability} is announced: {mechanism} needs a case"
+    with pytest.raises(client.error, match="mechanism"):
+        call(client)
+
+
+def _goes_in_and_comes_out(client: imaplib.IMAP4, mailbox: str) -> None:
+    octets = message(ACCOUNT.address)
+    ok(client.create(mailbox))
+    ok(client.append(mailbox, "", "", octets))  # type: ignore[arg-type]
+    assert all_octets(client, mailbox) == [octets]
+
+
+def test_by_a_program(server: Pillarbox, account: Account, tool: Callable[[str], str]) -> None:
+    with Stream(server, tool("openssl")) as client:
+        ok(client.login(account.address, account.password))
+        _goes_in_and_comes_out(client, "stream")
+    assert client.used >= CONNECTION
 
 
 def test_every_method_is_here() -> None:
-    methods = {name for name, _ in inspect.getmembers(imaplib.IMAP4, inspect.isfunction) if not name.startswith("_")}
-    assert methods - {*CASES, *LACKING, *LOGIN, *ASIDE} == set()
+    classes = (imaplib.IMAP4, imaplib.IMAP4_SSL, imaplib.IMAP4_stream)
+    assert public(*classes) == {*CASES, *CONNECTION, *LOGIN, *LACKING, *TOKENS}

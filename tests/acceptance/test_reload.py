@@ -4,17 +4,20 @@ everything.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import select
 import signal
 import smtplib
 import socket
+import ssl
 import subprocess
 import threading
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -329,6 +332,120 @@ def test_workers_are_replaced_and_nobody_is_refused(running: Pillarbox) -> None:
     assert len(running.processes()["worker"]) == 2
     with imap(running, ALICE) as client:
         assert status(client, "INBOX") == had + len(senders) + len(acknowledged)
+
+
+# What goes wrong with it ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sections", "said"),
+    [
+        (
+            {"tls": 'certificate = "~nosuchuser/c"\nkey = "k"'},
+            "tls.certificate: ~nosuchuser is not known: no such user",
+        ),
+        ({"storage": 'blobs = "~nosuchuser/blobs"'}, "storage.blobs: ~nosuchuser is not known"),
+        ({"storage": 'install_key_file = "~nosuchuser/k"'}, "storage.install_key: the file that holds it: ~nosuchuser"),
+        ({"http": 'metrics_token = "file:a\\u0000b"'}, "http.metrics_token: the file that holds it: is no path"),
+    ],
+)
+def test_a_path_that_cannot_be_one_is_a_mistake_like_others(
+    running: Pillarbox, sections: dict[str, str], said: str
+) -> None:
+    supervisor = running.process
+    write(running, **sections)
+    for words in (("reload",), ("--config", str(running.home / "p.toml"), "config", "check")):
+        done = running.run(*words, check=False)
+        assert done.returncode == 1 and said in done.stderr and "Traceback" not in done.stderr
+    assert supervisor is not None and supervisor.poll() is None
+    assert greetings(running)
+
+
+def ask(server: Pillarbox) -> None:
+    """For a reload, not for its report."""
+    assert server.process is not None
+    server.process.send_signal(signal.SIGHUP)
+
+
+def problems(server: Pillarbox, *words: str) -> list[str]:
+    done = server.run(*words, "--json", check=False)
+    assert done.returncode == 1
+    found: list[str] = json.loads(done.stdout)["problems"]
+    return found
+
+
+def test_a_report_that_cannot_be_written_is_logged(running: Pillarbox) -> None:
+    assert running.process is not None
+    report, about = running.data / "run" / "reload.json", running.data / "run" / "server.json"
+    report.unlink(missing_ok=True)
+    report.mkdir()
+    ask(running)
+    eventually(lambda: f"{report} cannot be written" in running.log_tail(), 20, "a word in the log")
+    report.rmdir()
+    about.unlink()
+    about.mkdir()
+    assert problems(running, "reload") == [f"{about} cannot be written: Is a directory"]
+    about.rmdir()
+    assert running.json("reload")["ok"] and running.server_json()["pid"] == running.process.pid
+    assert not [path.name for path in about.parent.iterdir() if path.name.startswith(".")]
+
+
+def allow(pid: int, what: str, most: int | None) -> None:
+    """Limits a process, or lets it have what it may have; as its own user, who needs no privilege for that."""
+    user, group = map(int, re.findall(r"^[UG]id:\t(\d+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE))
+    me: dict[str, Any] = {"user": user, "group": group, "extra_groups": []} if os.geteuid() == 0 else {}
+    command = ["prlimit", f"--pid={pid}", f"--{what}"]
+    if most is None:
+        told = subprocess.run([*command, "-o", "HARD", "--noheadings"], capture_output=True, text=True, **me)
+        most = int(told.stdout.strip().replace("unlimited", "-1"))
+    subprocess.run([*command[:-1], f"{command[-1]}={most}:"], check=True, **me)
+
+
+def test_a_reload_without_descriptors_and_processes_ends_nothing(running: Pillarbox) -> None:
+    assert running.process is not None
+    supervisor = running.process.pid
+    first = set(running.processes()["worker"])
+    before = len(running.log_tail(1 << 22))
+    allow(supervisor, "nofile", 3)
+    ask(running)
+    eventually(lambda: "cannot be read: Too many open files" in running.log_tail(1 << 22)[before:], 20, "a refusal")
+    victim = first.pop()
+    os.kill(victim, signal.SIGKILL)
+    eventually(lambda: "cannot be started: Too many open files" in running.log_tail(1 << 22)[before:], 20, "a failure")
+    os.kill(running.processes()["postgres"][0], signal.SIGKILL)
+    eventually(lambda: "embedded postgres: [Errno 24]" in running.log_tail(1 << 22)[before:], 20, "another")
+    allow(supervisor, "nofile", None)
+    eventually(lambda: len(running.processes()["worker"]) == 2, 30, "two workers")
+    running.run("ready", "--wait", "60", seconds=90)
+    second = set(running.processes()["worker"])
+
+    allow(supervisor, "nproc", 0)
+    assert problems(running, "reload", "--workers") == ["worker 0 cannot be started: Resource temporarily unavailable"]
+    allow(supervisor, "nproc", None)
+    assert set(running.processes()["worker"]) == second
+
+
+def tls_version(server: Pillarbox, port: int, most: ssl.TLSVersion) -> str | None:
+    context = server.tls()
+    context.maximum_version = most
+    with (
+        socket.create_connection((HOST, server.port(port)), 20) as plain,
+        context.wrap_socket(plain, server_hostname="localhost") as client,
+    ):
+        return client.version()
+
+
+def test_the_oldest_version_of_tls(running: Pillarbox) -> None:
+    """Taken up by new workers, on all ports."""
+    write(running, tls='minimum = "1.3"')
+    assert "needs `reload --workers`: tls.minimum" in running.run("reload").stdout
+    for port in (465, 993, 443):
+        assert tls_version(running, port, ssl.TLSVersion.TLSv1_2) == "TLSv1.2"
+    assert "taken up: tls.minimum" in running.run("reload", "--workers").stdout
+    for port in (465, 993, 443):
+        with pytest.raises(ssl.SSLError):
+            tls_version(running, port, ssl.TLSVersion.TLSv1_2)
+        assert tls_version(running, port, ssl.TLSVersion.TLSv1_3) == "TLSv1.3"
 
 
 # The end --------------------------------------------------------------------------------------------------------------

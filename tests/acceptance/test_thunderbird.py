@@ -148,9 +148,9 @@ def test_reads_what_is_there(server: Pillarbox, user: User, folder: str) -> None
     shown = user.sees(folder, *sent)
     assert shown["Grüße, 日本語 und 😀"]["author"] == "Jürgen Müller <j@example.org>"
     for subject, octets in sent.items():
-        assert shown[subject]["octets"] == len(octets), subject
-        # Thunderbird's own file ends every line.
+        # Thunderbird's own file ends every line, and so does the size it shows once the message is there.
         expected = octets if octets.endswith(b"\r\n") else octets + b"\r\n"
+        assert shown[subject]["octets"] in (len(octets), len(expected)), subject
         assert user.source(folder, shown[subject]["uid"]) == expected, subject
 
 
@@ -203,6 +203,27 @@ def test_expunge_by_another_client(server: Pillarbox, user: User, folder: str) -
         ok(client.store("2", "+FLAGS", r"(\Deleted)"))
         ok(client.expunge())
     user.sees(folder, "one", "three")
+
+
+def test_learns_what_changed_while_it_was_away(server: Pillarbox, user: User, folder: str) -> None:
+    """CONDSTORE: back in the folder it asks for no more than the changes since it was there."""
+    _append(server, user, folder, *(message(user.account.address, name) for name in ("one", "two", "three", "four")))
+    user.sees(folder, "one", "two", "three", "four")
+    user.ask("disconnect")
+    with imap(server, user.account) as client:
+        ok(client.select(f'"{folder}"'))
+        ok(client.store("1", "+FLAGS", r"(\Deleted)"))
+        ok(client.expunge())
+        ok(client.store("1", "+FLAGS", r"(\Flagged theirs)"))
+        ok(client.store("2", "+FLAGS", r"(\Seen)"))
+    before = len(user.thunderbird.commands())
+    shown = user.sees(folder, "two", "three", "four")
+    seen = {name: (found["flagged"], found["read"], found["keywords"]) for name, found in shown.items()}
+    assert seen == {"two": (True, False, "theirs"), "three": (False, True, ""), "four": (False, False, "")}
+    said = "\n".join(user.thunderbird.commands()[before:])
+    asked = re.search(r"(\d+) UID fetch 1:\* \(FLAGS\) \(CHANGEDSINCE [1-9]\d*\)\n(.*?)\n\1 OK ", said, re.DOTALL)
+    assert asked, said
+    assert re.findall(r"UID (\d+) FLAGS", asked[2]) == ["2", "3"], asked[2]
 
 
 def test_renames_and_removes_folders(server: Pillarbox, user: User, folder: str) -> None:
@@ -295,5 +316,6 @@ def test_no_command_was_refused(thunderbird: Thunderbird) -> None:
     assert [line for line in refused if "NO [NONEXISTENT]" not in line] == []
     announced = {word for line in lines if "CAPABILITY " in line for word in line.split()}
     said = "\n".join(lines).lower()
-    for capability, used in [("IDLE", "idle"), ("MOVE", "uid move"), ("ID", "id (")]:
+    uses = [("IDLE", "idle"), ("MOVE", "uid move"), ("ID", "id ("), ("CONDSTORE", "changedsince")]
+    for capability, used in uses:
         assert capability not in announced or used in said, capability

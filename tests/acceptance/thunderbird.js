@@ -118,6 +118,11 @@ globalThis.tests = {
     folderOf(user, path).updateFolder(null);
   },
 
+  // Ends all connections; the next thing that is asked for makes new ones.
+  async disconnect(user) {
+    serverOf(user).closeCachedConnections();
+  },
+
   // What Thunderbird's database holds, by UID; it asks nobody.
   messages(user, path) {
     return Array.from(folderOf(user, path).msgDatabase.enumerateMessages(), message => ({

@@ -159,6 +159,7 @@ class Thunderbird:
             "socketType": security,
             "authMethod": _PASSWORD,
             "login_at_startup": False,  # there is no password yet
+            "use_condstore": True,
             "max_cached_connections": 12,  # none is taken from the INBOX for another folder
         }
         outgoing = {

@@ -160,3 +160,37 @@ def test_no_problem_quotes_a_secret(tmp_path):
         tmp_path / "p.toml", f'[storage]\npostgres = "{word}"\nmaster_key = "{word}"\n[http]\nmetrics_token = 5'
     )
     assert word not in "\n".join(problems(file, environment={"PILLARBOX_STORAGE__INSTALL_KEY": word}))
+
+
+@pytest.mark.parametrize(
+    ("section", "line", "said"),
+    [
+        ("tls", 'certificate = "~nosuchuser/c.pem"\nkey = "k.pem"', "tls.certificate: ~nosuchuser is not known"),
+        ("tls", 'certificate = "c\\u0000.pem"\nkey = "k.pem"', "tls.certificate: is no path: it has a NUL"),
+        ("storage", 'blobs = "~nosuchuser/blobs"', "storage.blobs: ~nosuchuser is not known: no such user"),
+        ("storage", 'blobs = "bl\\u0000bs"', "storage.blobs: is no path: it has a NUL"),
+        (
+            "storage",
+            'install_key_file = "~nosuchuser/k"',
+            "storage.install_key: the file that holds it: ~nosuchuser is",
+        ),
+        ("http", 'metrics_token = "file:a\\u0000b"', "http.metrics_token: the file that holds it: is no path"),
+    ],
+)
+def test_a_path_that_cannot_be_one(tmp_path, section, line, said):
+    file = write(tmp_path / "p.toml", f"[{section}]\n{line}\n[smtp]\nmax_hops = 0\n")
+    found = problems(file)
+    assert [problem for problem in found if said in problem] and len(found) == 2, found
+
+
+def test_a_home_directory_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    file = write(tmp_path / "p.toml", '[storage]\nblobs = "~/blobs"\ninstall_key_file = "~/key"\n')
+    write(tmp_path / "key", KEY)
+    assert load(file, environment={}).storage.blobs == str(tmp_path / "blobs")
+
+
+def test_nesting_without_end_is_a_mistake_like_others(tmp_path):
+    file = write(tmp_path / "p.toml", "a = " + "[" * 100_000)
+    assert len(problems(file)) == 1
+    assert len(problems(environment={"PILLARBOX_SERVER__HOST": "[" * 1_000_000})) == 1

@@ -188,31 +188,43 @@ class Server:
         return [known[key] for key in sorted(known)]
 
 
+async def opened(dsn: str, folder: Path, worker: int = 0, **settings: Any) -> Store:
+    """A store as one of the workers opens it, its blobs in the folder."""
+    config = Config()
+    return await Store.open(
+        config.storage.model_copy(update=settings),
+        mail=config.mail,
+        dsn=dsn,
+        redis_url=None,
+        blobs=str(folder / "blobs"),
+        install_key=b"i" * 32,
+        master_key=b"m" * 32,
+        worker=f"worker {worker}",
+    )
+
+
+async def add_accounts(store: Store, *names: str) -> None:
+    """Accounts of example.org, password pw."""
+    await domains.add(store, "example.org")
+    hashed = passwords.Hasher(64, 1).hash("pw")
+    for name in names:
+        await accounts.add(store, None, f"{name}@example.org", hashed)
+
+
 OpenStore = Callable[..., Awaitable[Store]]
 
 
 @pytest.fixture
 async def open_store(database: str, tmp_path: Path) -> AsyncIterator[OpenStore]:
     """Opens stores on one database, as so many workers."""
-    opened: list[Store] = []
+    stores: list[Store] = []
 
     async def open_one(dsn: str = database, **settings: Any) -> Store:
-        config = Config()
-        store = await Store.open(
-            config.storage.model_copy(update=settings),
-            mail=config.mail,
-            dsn=dsn,
-            redis_url=None,
-            blobs=str(tmp_path / "blobs"),
-            install_key=b"i" * 32,
-            master_key=b"m" * 32,
-            worker=f"worker {len(opened)}",
-        )
-        opened.append(store)
-        return store
+        stores.append(await opened(dsn, tmp_path, len(stores), **settings))
+        return stores[-1]
 
     yield open_one
-    for store in opened:
+    for store in stores:
         await store.close()
 
 
@@ -242,10 +254,7 @@ async def running(store: Store, certificate: Path, **sections: dict[str, Any]) -
 async def store(open_store: OpenStore) -> Store:
     """alice and bob @example.org, password pw."""
     store = await open_store()
-    await domains.add(store, "example.org")
-    hashed = passwords.Hasher(64, 1).hash("pw")
-    for name in ("alice", "bob"):
-        await accounts.add(store, None, f"{name}@example.org", hashed)
+    await add_accounts(store, "alice", "bob")
     return store
 
 

@@ -19,6 +19,7 @@ from storage import errors
         (errors.NotAllowed("INBOX cannot be deleted"), ("NO", "CANNOT", "INBOX cannot be deleted")),
         (errors.NotAllowed(), ("NO", "CANNOT", "Refused")),
         (errors.Unavailable("x"), ("NO", "UNAVAILABLE", "The mail store does not answer, try again later")),
+        (errors.BlobLost("blob 1/aa/…"), ("NO", "CORRUPTION", "The mail that is stored is damaged")),
         (NoSuchMessage(), ("BAD", "", "No such message")),
         (read_only(), ("NO", "READ-ONLY", "Mailbox is read-only")),
         (bad("wrong"), ("BAD", "", "wrong")),

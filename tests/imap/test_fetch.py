@@ -339,8 +339,8 @@ async def test_a_slow_reader_holds_no_memory_and_no_connection(server: Server) -
 
 def test_what_items_need() -> None:
     assert need(Attribute.FLAGS) is Need.PAGES
-    assert need(Attribute.ENVELOPE) is Need.SUMMARIES
-    assert need(BodySection(b"", kind="HEADER.FIELDS")) is Need.HEADERS
+    assert need(Attribute.ENVELOPE) is Need.TEXTS
+    assert need(BodySection(b"", kind="HEADER.FIELDS")) is Need.TEXTS
     assert need(BodySection(b"", (1,), "HEADER")) is Need.CONTENTS
     assert need(BodySection(b"")) is Need.CONTENTS
-    assert need(Attribute.BODY) is Need.SUMMARIES
+    assert need(Attribute.BODY) is Need.TEXTS

@@ -19,11 +19,8 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from config.schema import Config
-from mailserver import passwords
-from storage import Store, accounts, domains
 from tests.imap.conftest import Client as Wire
-from tests.imap.conftest import running
+from tests.imap.conftest import add_accounts, opened, running
 from tests.imap.model import Client, Flags, Truth, numbers
 
 T = TypeVar("T")
@@ -60,21 +57,10 @@ class World:
     async def _start(self, dsn: str, folder: Path, certificate: Path) -> None:
         servers = []
         for worker in range(2):
-            config = Config()
-            store = await Store.open(
-                config.storage,
-                mail=config.mail,
-                dsn=dsn,
-                redis_url=None,
-                blobs=str(folder / "blobs"),
-                install_key=b"i" * 32,
-                master_key=b"m" * 32,
-                worker=f"worker {worker}",
-            )
+            store = await opened(dsn, folder, worker)
             self._stack.push_async_callback(store.close)
             if worker == 0:
-                await domains.add(store, "example.org")
-                await accounts.add(store, None, "alice@example.org", passwords.Hasher(64, 1).hash("pw"))
+                await add_accounts(store, "alice")
             servers.append(await self._stack.enter_async_context(running(store, certificate)))
         for _, worker, condstore in SESSIONS:
             wire = await servers[worker].logged_in()

@@ -78,6 +78,22 @@ def test_oldest_version(data_dir: Path, minimum: str, version: str, accepted: bo
             handshake(context, client, "localhost")
 
 
+def test_another_oldest_version_counts_for_contexts_to_come(data_dir: Path) -> None:
+    certificates = Certificates(TlsConfig(), data_dir)
+    before = certificates.server_context()
+    client = trusting(data_dir)
+    client.maximum_version = ssl.TLSVersion.TLSv1_2
+    (data_dir / "tls" / "server.key").unlink()  # what is in use stays so
+    certificates.reconfigure(TlsConfig(minimum="1.3"))
+    for context in (certificates.server_context(), certificates.lasting_context("http/1.1")):
+        with pytest.raises(ssl.SSLError):
+            handshake(context, client, "localhost")
+        handshake(context, trusting(data_dir), "localhost")
+    handshake(before, client, "localhost")
+    certificates.reconfigure(TlsConfig())
+    handshake(certificates.server_context(), client, "localhost")
+
+
 def test_key_is_for_its_owner_only(data_dir: Path) -> None:
     assert stat.S_IMODE((data_dir / "tls" / "server.key").stat().st_mode) == 0o600
     assert stat.S_IMODE((data_dir / "tls" / "server.crt").stat().st_mode) == 0o644

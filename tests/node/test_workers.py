@@ -295,3 +295,113 @@ assert len(workers.processes) == 2
 workers.stop(5, never)
 assert ended()
 """)
+
+
+LIMITED = """
+import resource
+import mailserver.metrics  # while it can be read
+if os.geteuid() == 0:
+    os.setresuid(65534, 65534, 65534)  # root has no limits
+usual, most = resource.getrlimit(resource.RLIMIT_NPROC)
+def allow(processes):
+    resource.setrlimit(resource.RLIMIT_NPROC, (processes, most))
+def first_free():
+    descriptor = os.dup(lock)
+    os.close(descriptor)
+    return descriptor
+"""
+
+
+def test_a_fork_that_fails_is_tried_again() -> None:
+    run(
+        LIMITED
+        + """
+workers = Workers([{}], serve, lock)
+workers.start()
+until(lambda: workers.all_ready)
+(first,) = pids()
+allow(0)
+os.kill(first, signal.SIGKILL)
+until(lambda: workers._workers[0].backoff.failures > 3)
+assert pids() == [None] and workers.pauses()
+before = first_free()
+until(lambda: workers._workers[0].backoff.failures > 5)
+assert first_free() == before
+allow(usual)
+until(lambda: pids() != [None], 30)
+workers.stop(5, never)
+"""
+    )
+
+
+def test_a_successor_that_cannot_be_forked_leaves_the_old_one() -> None:
+    run(
+        LIMITED
+        + """
+workers = Workers([{}], serve, lock)
+workers.start()
+until(lambda: workers.all_ready)
+first = pids()
+allow(0)
+try:
+    run(workers.replace(5))
+except WorkersFailed as failed:
+    assert "worker 0 cannot be started" in str(failed)
+else:
+    raise AssertionError
+assert pids() == first
+allow(usual)
+run(workers.replace(5))
+assert pids() != first
+workers.stop(5, never)
+"""
+    )
+
+
+def test_where_no_fork_succeeds_at_the_start_there_is_an_end() -> None:
+    run(
+        LIMITED
+        + """
+allow(0)
+workers = Workers([{}], serve, lock)
+workers.start()
+try:
+    until(lambda: False)
+except WorkersFailed:
+    pass
+"""
+    )
+
+
+def test_settings_that_cannot_be_sent_are_owed_by_nobody() -> None:
+    run("""
+import resource
+workers = Workers([{}], serve, lock)
+workers.start()
+until(lambda: workers.all_ready)
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+try:
+    workers.tell(Settings(Config(), Pem(b"", b"")))
+except OSError:
+    pass
+else:
+    raise AssertionError
+resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+assert workers.unanswered() == []
+workers.stop(5, never)
+""")
+
+
+def test_nobody_has_to_read_the_standard_output() -> None:
+    run("""
+read, write = os.pipe()
+os.close(read)
+sys.stdout = os.fdopen(write, "w")
+sys.stdout.write("text")
+workers = Workers([{}], serve, lock)
+workers.start()
+until(lambda: workers.all_ready)
+workers.stop(5, never)
+os._exit(0)
+""")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import random
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from storage.blob_cache import BlobCache
+from storage.blob_cache import BlobCache, PatientCache
 from storage.errors import NotFound
 from tests.storage.blob_stores import fresh_place, s3_blobs
 from tests.support.s3 import S3Server
@@ -91,7 +92,7 @@ def test_a_lost_or_wrong_count_is_made_good(tmp_path: Path) -> None:
 FILL = f"""
 import sys
 from pathlib import Path
-from storage.blob_cache import BlobCache
+from storage.blob_cache import BlobCache, PatientCache
 cache = BlobCache(Path(sys.argv[1]), {BOUND})
 content = lambda number: number.to_bytes(4, "big") * {SIZE // 4}
 for number in range(int(sys.argv[2]), int(sys.argv[2]) + 100):
@@ -159,6 +160,42 @@ def test_no_folder_can_be_made(tmp_path: Path) -> None:
     cache.drop(ref(1))
 
 
+async def test_a_disk_that_stands_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody waits for it long, one after another not at all, and it is used again when it goes on."""
+    monkeypatch.setattr("storage.blob_cache._PATIENCE_SECONDS", 0.2)
+    cache, goes_on, asked = BlobCache(tmp_path, BOUND), threading.Event(), 0
+    cache.put(ref(1), b"one")
+    real = cache.get
+
+    def stuck(wanted: bytes) -> bytes | None:
+        nonlocal asked
+        asked += 1
+        goes_on.wait(timeout=60)
+        return real(wanted)
+
+    monkeypatch.setattr(cache, "get", stuck)
+    patient = PatientCache(cache)
+    try:
+        async with asyncio.timeout(30):
+            assert await asyncio.gather(*(patient.get(ref(1)) for _ in range(5))) == [None] * 5
+            assert asked == 2, "one a thread; the others were not begun"
+            monkeypatch.setattr("storage.blob_cache._PATIENCE_SECONDS", 600)
+            assert await patient.get(ref(1)) is None
+            await patient.put(ref(2), b"two")
+            await patient.drop(ref(1))
+            assert asked == 2 and cache._path(ref(1)).exists() and not cache._path(ref(2)).exists()
+            assert caplog.text.count("does not answer") == 1
+            goes_on.set()
+            while (found := await patient.get(ref(1))) is None:
+                await asyncio.sleep(0.01)
+        assert found == b"one"
+    finally:
+        goes_on.set()
+        patient.close()
+
+
 # Before a real store --------------------------------------------------------------------------------------------------
 
 
@@ -221,3 +258,18 @@ async def test_it_can_be_left_out(seaweedfs: S3Server, tmp_path: Path) -> None:
     async with s3_blobs(seaweedfs, cache=tmp_path / "c", blob_cache_octets=0) as held:
         assert await held.get(await held.put(CONTENT)) == CONTENT
     assert not (tmp_path / "c").exists()
+
+
+async def test_reading_goes_on_while_its_disk_stands_still(
+    seaweedfs: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on = threading.Event()
+    monkeypatch.setattr("storage.blob_cache._PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("storage.blob_cache.BlobCache.get", lambda *_: goes_on.wait(timeout=60) and None)
+    try:
+        async with s3_blobs(seaweedfs, cache=tmp_path / "c") as held, asyncio.timeout(30):
+            found = await held.put(CONTENT)
+            assert await asyncio.gather(*(held.get(found) for _ in range(12))) == [CONTENT] * 12
+            assert held.counts.requests["get_object"] == 12
+    finally:
+        goes_on.set()

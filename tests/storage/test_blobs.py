@@ -14,7 +14,7 @@ from config.schema import StorageConfig
 from storage import blobs, housekeeping
 from storage.blobs import BlobStore
 from storage.directory_blobs import DirectoryBlobs
-from storage.errors import NotFound
+from storage.errors import Damaged, NotFound
 from storage.s3_blobs import S3Blobs
 from storage.store import Store
 from tests.storage.blob_stores import KINDS, all_listed, blobs_of_kind, keys, s3_blobs
@@ -117,6 +117,44 @@ async def test_the_place_says_which_store_and_what_is_large(where: str, threshol
     store = blobs.open_blobs(where, keys(), StorageConfig())
     assert (type(store) is S3Blobs, store.threshold_octets) == (where.startswith("s3:"), threshold)
     await store.close()
+
+
+@pytest.mark.parametrize("at", [0, 5, 20, -1])
+def test_a_stored_form_of_which_one_octet_is_wrong_does_not_open(at: int) -> None:
+    install = keys()
+    content = b"content " * 100
+    ref = blobs.ref_now(install.blob_hash(content))
+    stored = blobs.sealed(install, ref[4:], content)
+    assert blobs.opened(install, ref, stored) == content
+    wrong = bytearray(stored)
+    wrong[at] ^= 1
+    for damaged in (bytes(wrong), stored[:-1], stored[:5], b""):
+        with pytest.raises(Damaged, match=blobs.name_of(ref)):
+            blobs.opened(install, ref, damaged)
+
+
+def test_no_nonce_is_used_twice_under_one_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another release of the compressor makes other octets of the same content, which has the same key."""
+    install, content = keys(), b"content " * 100
+    blob_hash = install.blob_hash(content)
+    one = blobs.sealed(install, blob_hash, content)
+    monkeypatch.setattr("storage.codec.lz4.block.compress", lambda octets: octets)
+    other = blobs.sealed(install, blob_hash, content)
+    assert one[0] != other[0] and one[1:13] != other[1:13]
+
+
+HASH = "ab" + "0" * 62
+NAMES = dict.fromkeys((f"2900/ab/{HASH}", f"0/ab/{HASH}", f"{(1 << 32) - 1}/ab/{HASH}"), True)
+NAMES |= dict.fromkeys((f"x/ab/{HASH}", f"2900/ac/{HASH}", f"02900/ab/{HASH}", f"{1 << 32}/ab/{HASH}"), False)
+NAMES |= dict.fromkeys((f"2900/ab/{HASH[1:]}", f"²/ab/{HASH}", f"a/2900/ab/{HASH}", "pillarbox", ""), False)
+
+
+@pytest.mark.parametrize(("name", "ours"), NAMES.items())
+def test_a_name_leads_back_to_its_reference(name: str, ours: bool) -> None:
+    ref = blobs.ref_of(name)
+    assert (ref is not None) is ours
+    if ref is not None:
+        assert blobs.name_of(ref) == name
 
 
 @pytest.mark.real

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from storage import consistency, content, layout, mailboxes, messages
+from storage import blobs, consistency, content, housekeeping, layout, mailboxes, messages
 from storage.layout import Piece
 from storage.records import INBOX, AccountId, Flag, FlagChange, MailboxId
 from storage.store import Store
@@ -310,3 +310,24 @@ async def test_more_faults_than_are_named(used: Store, monkeypatch: pytest.Monke
     await damage(used, "DELETE FROM messages WHERE account_id = 1 AND message_id <> thread_id")
     found = await consistency.check(used, ALICE)
     assert len(found.faults) == 3 and found.more_faults > 20
+
+
+async def test_a_check_writes_nothing(used: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither rows nor files, old ones that a put has left included; the sweeper is who takes those away."""
+    left = next((tmp_path / "blobs").glob("*/??")) / f".{'a' * 64}.1.2"
+    left.write_bytes(b"half")
+    monkeypatch.setattr("storage.consistency.blobs.generation", lambda now: 10**6)
+    before = await _written(used, tmp_path)
+    assert await faults(used) == [] and await consistency.unreferenced_blobs(used) == 0
+    assert await _written(used, tmp_path) == before
+    assert await housekeeping.sweep_blobs(used, 10**6 * blobs.GENERATION_SECONDS) == 0
+    assert not left.exists()
+
+
+async def _written(store: Store, folder: Path) -> tuple[list[tuple[str, int]], list[int]]:
+    """Files with their times of change; rows ever written, by table."""
+    files = sorted((str(path), path.stat().st_mtime_ns) for path in (folder / "blobs").rglob("*"))
+    async with store.acquire() as conn:
+        await conn.execute("SELECT pg_stat_force_next_flush()")
+        tables = await conn.fetch("SELECT n_tup_ins + n_tup_upd + n_tup_del FROM pg_stat_user_tables ORDER BY relid")
+    return files, [row[0] for row in tables]

@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import asyncio
+
+import pytest
+
 from storage import codec, content
 from storage.blobs import REF_OCTETS, generation_of
+from storage.errors import Unavailable
 from storage.store import Store
 from tests.storage.conftest import Split, Summary
 
@@ -29,3 +34,23 @@ async def test_putting_again_replaces_the_references(store: Store) -> None:
     await content.put_blobs(store, message)
     assert message.refs == before and message.oldest_generation == generation_of(before[0])
     assert content.opened(message.codec, message.layout, message.octets).layout == b"LAYOUT"
+
+
+async def test_after_a_put_failed_none_goes_on(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    running: set[bytes] = set()
+    begun: set[bytes] = set()
+
+    async def put(blob: bytes) -> bytes:
+        running.add(blob)
+        begun.add(blob)
+        try:
+            await asyncio.sleep(0 if blob == b"2" else 3600)
+        finally:
+            running.discard(blob)
+        raise Unavailable("full")
+
+    monkeypatch.setattr(store.blobs, "put", put)
+    split = Split(b"t", (), tuple(b"%d" % number for number in range(9)), b"LAYOUT")
+    with pytest.raises(Unavailable, match="full"):
+        await content.prepare(store, split, Summary(), 9)
+    assert begun == {b"0", b"1", b"2", b"3"} and not running

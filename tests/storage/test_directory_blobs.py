@@ -9,8 +9,7 @@ import pytest
 
 from storage import blobs, directory_blobs
 from storage.directory_blobs import DirectoryBlobs
-from storage.errors import Unavailable
-from storage.keys import WrongKey
+from storage.errors import Damaged, Unavailable
 from tests.storage.blob_stores import all_listed, keys
 
 
@@ -47,7 +46,7 @@ async def test_another_install_key_names_and_opens_nothing(tmp_path: Path) -> No
     ref = await DirectoryBlobs(tmp_path, keys()).put(b"x")
     stranger = DirectoryBlobs(tmp_path, keys(b"o" * 32))
     assert await stranger.put(b"x") != ref
-    with pytest.raises(WrongKey):
+    with pytest.raises(Damaged):
         await stranger.get(ref)
 
 
@@ -77,10 +76,16 @@ async def test_a_crash_leaves_garbage_never_a_hole(tmp_path: Path, monkeypatch: 
 async def test_what_a_broken_put_left_goes_in_time(tmp_path: Path) -> None:
     held = DirectoryBlobs(tmp_path, keys())
     ref = await held.put(b"x")
-    left = next(tmp_path.glob("*/??")) / ".left.1.2"
+    folder = held._path(ref).parent
+    left, foreign = folder / f".{'a' * 64}.1.2", folder / ".foreign"
     left.write_bytes(b"half")
-    assert await all_listed(held, blobs.generation_of(ref)) == [] and left.exists()
-    assert await all_listed(held, blobs.generation_of(ref) + 1) == [ref] and not left.exists()
+    foreign.write_bytes(b"")
+    assert await all_listed(held) == [ref] and left.exists(), "to list is to write nothing"
+    await held.clear(blobs.generation_of(ref))
+    assert left.exists(), "its put may still go on"
+    await held.clear(blobs.generation_of(ref) + 1)
+    assert not left.exists() and foreign.exists()
+    assert await held.get(ref) == b"x"
 
 
 async def test_a_disk_that_is_not_there_has_lost_nothing(tmp_path: Path) -> None:

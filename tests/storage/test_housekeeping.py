@@ -95,13 +95,16 @@ async def test_one_housekeeper_at_a_time(store: Store) -> None:
     assert await housekeeping.once(store) == (0, 0)
 
 
-async def test_blobs_that_are_elsewhere(store: Store, tmp_path: Path) -> None:
+async def test_blobs_that_are_elsewhere(store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert not await housekeeping.blobs_are_elsewhere(store)
     for number in range(8):
         await deliver(store, blobs=(b"%d" % number * 70_000,))
     assert not await housekeeping.blobs_are_elsewhere(store)
-    await store.blobs.remove((await all_listed(store.blobs))[:4])
+    assert not caplog.records
+    listed = sorted(await all_listed(store.blobs))
+    await store.blobs.remove([listed[0], *listed[2:]])
     assert not await housekeeping.blobs_are_elsewhere(store), "some are lost, but the place is right"
+    assert "5 of 6 blobs are missing" in caplog.text
     store.blobs, right = DirectoryBlobs(tmp_path / "wrong", store.keys), store.blobs
     (tmp_path / "wrong").mkdir()
     assert await housekeeping.blobs_are_elsewhere(store)

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from storage.errors import NotFound
-from storage.keys import Keys, WrongKey
+from storage.errors import Damaged, NotFound
+from storage.keys import Keys
 from storage.store import Store
 from tests.storage.conftest import ALICE, BOB, OpenStore
 
@@ -24,7 +24,7 @@ async def test_another_worker_reads_the_same_key(store: Store, open_store: OpenS
 async def test_absent_account_and_wrong_master_key(store: Store) -> None:
     with pytest.raises(NotFound):
         await store.keys.account(99)
-    with pytest.raises(WrongKey):
+    with pytest.raises(Damaged):
         await Keys(store, b"i" * 32, b"other" * 8).account(ALICE)
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import base64
 import random
 import uuid
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 
 from mailserver.delivery import accept
-from storage import messages, reader
-from storage.errors import NotFound, Unavailable
+from storage import messages, reader, summaries
+from storage.blobs import REF_OCTETS, name_of
+from storage.directory_blobs import DirectoryBlobs
+from storage.errors import BlobLost, Damaged, NotFound, Unavailable
 from storage.records import MessageId, MessageRow
 from storage.store import Store
 from tests.storage.blob_stores import all_listed
@@ -77,6 +80,7 @@ async def test_stream_keeps_the_order_and_tells_what_is_gone(store: Store) -> No
     found = []
     async with aclosing(reader.stream(store, ALICE, items)) as stream:
         async for message_id, pieces in stream:
+            assert not isinstance(pieces, Damaged)
             found.append((message_id, None if pieces is None else b"".join(pieces)))
     expected = [(row.message_id, PREFIX + octets) for row, octets in zip(rows, SHAPES.values(), strict=True)]
     expected.reverse()
@@ -86,7 +90,7 @@ async def test_stream_keeps_the_order_and_tells_what_is_gone(store: Store) -> No
 async def test_an_empty_message_is_streamed(store: Store) -> None:
     row = await put(store, b"")
     async with aclosing(reader.stream(store, ALICE, [(row.message_id, row)])) as stream:
-        assert [b"".join(pieces or ()) async for _, pieces in stream] == [PREFIX]
+        assert [pieces async for _, pieces in stream] == [[PREFIX, b""]]
 
 
 async def test_a_stream_can_be_left_early(store: Store) -> None:
@@ -110,11 +114,90 @@ async def test_nothing_readable_lies_in_the_database(store: Store) -> None:
     assert b"Subject" not in stored
 
 
-async def test_a_message_whose_blob_is_lost_holds_up_no_other(store: Store) -> None:
-    rows = [await put(store, SHAPES[shape]) for shape in ("text", "large attachment", "text")]
+async def _flip(store: Store, row: MessageRow) -> None:
+    """Damages the octets in the database."""
+    async with store.acquire() as conn:
+        await conn.execute(
+            "UPDATE message_contents SET octets = set_byte(octets, 20, get_byte(octets, 20) # 1) "
+            "WHERE account_id = $1 AND message_id = $2",
+            ALICE,
+            row.message_id,
+        )
+
+
+async def _wrong_layout(store: Store, row: MessageRow) -> None:
+    """Of no version that there is, behind one reference."""
+    async with store.acquire() as conn:
+        await conn.execute(
+            "UPDATE message_contents SET layout = set_byte(layout, 2 + $2, 99) WHERE message_id = $1",
+            row.message_id,
+            REF_OCTETS,
+        )
+
+
+async def _lose_blob(store: Store, row: MessageRow) -> None:
     await store.blobs.remove(await all_listed(store.blobs))
+
+
+async def _damage_blob(store: Store, row: MessageRow) -> None:
+    assert isinstance(store.blobs, DirectoryBlobs)
+    (path,) = (path for path in store.blobs._root.glob("*/??/*"))
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize("damage", [_flip, _wrong_layout, _lose_blob, _damage_blob])
+async def test_a_damaged_message_is_named_and_holds_up_no_other(
+    store: Store, damage: Callable[[Store, MessageRow], Awaitable[None]], caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [await put(store, SHAPES[shape]) for shape in ("text", "large attachment", "text")]
+    ids = [row.message_id for row in rows]
+    await damage(store, rows[1])
     async with aclosing(reader.stream(store, ALICE, [(row.message_id, row) for row in rows])) as stream:
-        assert [pieces is None async for _, pieces in stream] == [False, True, False]
+        found = [pieces async for _, pieces in stream]
+    assert isinstance(found[0], list) and isinstance(found[1], Damaged) and isinstance(found[2], list)
+    assert isinstance(found[1], BlobLost) is (damage is _lose_blob)
+    assert f"message {ids[1]} is damaged" in caplog.text
+    if damage in (_lose_blob, _damage_blob):
+        async with store.acquire() as conn:
+            (ref,) = (row[0] for row in await conn.fetch("SELECT blob FROM blob_refs"))
+        assert name_of(ref) in caplog.text
+    for reading in (
+        reader.read(store, ALICE, ids[1], row=rows[1]),
+        reader.octets(store, ALICE, rows[1], 300_000, 300_100),
+    ):
+        with pytest.raises(Damaged, match=f"message {ids[1]}"):
+            await reading
+
+
+async def test_headers_beside_one_that_is_damaged(store: Store) -> None:
+    rows = [await put(store, SHAPES["text"]) for _ in range(3)]
+    ids = [row.message_id for row in rows]
+    await _flip(store, rows[1])
+    held = await reader.headers(store, ALICE, ids)
+    header = PREFIX + b"Subject: x\r\n\r\n"
+    assert (held[ids[0]], held[ids[2]]) == (header, header) and isinstance(held[ids[1]], Damaged)
+    assert await summaries.headers(store, ALICE, ids) == {ids[0]: header, ids[1]: None, ids[2]: header}
+    with pytest.raises(Damaged):
+        await summaries.header(store, ALICE, ids[1])
+
+
+async def test_a_blob_that_went_with_its_message_is_no_damage(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The message is purged, and the blob swept, between the row and the blob."""
+    row = await put(store, SHAPES["large attachment"])
+    get = store.blobs.get
+
+    async def late(ref: bytes) -> bytes:
+        await _lose_blob(store, row)
+        async with store.acquire() as conn:
+            await conn.execute("DELETE FROM message_contents")
+        return await get(ref)
+
+    monkeypatch.setattr(store.blobs, "get", late)
+    async with aclosing(reader.stream(store, ALICE, [(row.message_id, row)])) as stream:
+        assert [pieces async for _, pieces in stream] == [None]
+    assert "damaged" not in caplog.text
 
 
 async def test_a_store_that_is_away_has_lost_nothing(store: Store, tmp_path: Path) -> None:

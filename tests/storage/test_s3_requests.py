@@ -4,16 +4,20 @@ that say what to do, and nothing that failed counts as put."""
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import random
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from botocore.auth import SigV4Auth
 
 from storage.errors import NotFound, Unavailable
 from storage.s3_blobs import S3Blobs
@@ -51,6 +55,10 @@ def put_of(request: str) -> bool:
 
 def get_of(request: str) -> bool:
     return request.startswith("GET")
+
+
+def get_of_blob(request: str) -> bool:
+    return get_of(request) and "list-type" not in request
 
 
 # What may pass --------------------------------------------------------------------------------------------------------
@@ -124,13 +132,30 @@ async def test_a_part_that_cannot_be_sent_leaves_nothing(
 async def test_uploads_that_nobody_finishes_are_cleared_away(
     seaweedfs: S3Server, held: S3Blobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    ours, foreign = f"{held._root}1/aa/{'a' * 64}", f"{held._root}photos/{'a' * 64}"
     async with seaweedfs.client() as client:
-        await client.create_multipart_upload(Bucket=BUCKET, Key=f"{held._root}1/aa/{'a' * 64}")
-        assert await all_listed(held) == []
-        assert len((await client.list_multipart_uploads(Bucket=BUCKET, Prefix=held._root))["Uploads"]) == 1
+
+        async def uploads() -> set[str]:
+            found = await client.list_multipart_uploads(Bucket=BUCKET, Prefix=held._root)
+            return {upload["Key"] for upload in found.get("Uploads", ())}
+
+        for key in (ours, foreign):
+            await client.create_multipart_upload(Bucket=BUCKET, Key=key)
+        await held.clear(10**6)
+        assert await uploads() == {ours, foreign}, "they may still go on"
         monkeypatch.setattr("storage.s3_blobs._ABANDONED", timedelta(days=-1))
         assert await all_listed(held) == []
-        assert not (await client.list_multipart_uploads(Bucket=BUCKET, Prefix=held._root)).get("Uploads")
+        assert await uploads() == {ours, foreign}, "to list is to write nothing"
+        await held.clear(10**6)
+        assert await uploads() == {foreign}
+
+
+async def test_what_others_keep_in_the_bucket_is_not_listed(seaweedfs: S3Server, held: S3Blobs) -> None:
+    ref = await held.put(CONTENT)
+    async with seaweedfs.client() as client:
+        for name in ("1/aa/" + "b" * 64, "1/notes", "²/aa/" + "a" * 64, "photos/1"):
+            await client.put_object(Bucket=BUCKET, Key=held._root + name, Body=b"")
+    assert await all_listed(held) == [ref]
 
 
 async def test_no_more_connections_than_allowed(seaweedfs: S3Server, proxy: FaultyProxy) -> None:
@@ -138,6 +163,41 @@ async def test_no_more_connections_than_allowed(seaweedfs: S3Server, proxy: Faul
         refs = await asyncio.gather(*(held.put(b"%d" % number) for number in range(12)))
         await asyncio.gather(*map(held.get, refs))
     assert proxy.most_open == 2
+
+
+async def test_mail_under_way_does_not_keep_health_waiting(seaweedfs: S3Server, proxy: FaultyProxy) -> None:
+    """All connections but the probe's own are taken."""
+    proxy.applies, proxy.always = get_of_blob, "silence"
+    async with s3_blobs(seaweedfs, s3_endpoint_url=proxy.url, s3_connections=2) as held:
+        reads = [asyncio.create_task(held.get(bytes(35) + bytes([number]))) for number in range(6)]
+        async with asyncio.timeout(20):
+            while sum(map(get_of_blob, proxy.requests)) < 2:
+                await asyncio.sleep(0.01)
+            assert await held.problem() is None
+        assert sum(map(get_of_blob, proxy.requests)) == 2
+        for read in reads:
+            read.cancel()
+        await asyncio.gather(*reads, return_exceptions=True)
+
+
+async def test_what_is_much_is_hashed_beside_the_loop(held: S3Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = threading.get_ident()
+    here, beside = [], []
+    by_client = SigV4Auth.payload
+
+    def ours(octets: bytes) -> str:
+        (here if threading.get_ident() == loop else beside).append(len(octets))
+        return hashlib.sha256(octets).hexdigest()
+
+    def of_client(signer: SigV4Auth, request: Any) -> Any:
+        body = request.body or b""
+        here.append(len(body if isinstance(body, bytes) else body.getvalue()))
+        return by_client(signer, request)
+
+    monkeypatch.setattr("storage.s3_requests._sha256", ours)
+    monkeypatch.setattr(SigV4Auth, "payload", of_client)
+    assert await held.get(await held.put(LARGE)) == LARGE
+    assert beside == [5 << 20] and max(here) < 1 << 20
 
 
 async def test_nobody_waits_for_ever_for_a_turn(
@@ -175,6 +235,8 @@ async def test_mistakes_are_said_in_words(seaweedfs: S3Server, settings: dict[st
             await held.get(bytes(36))
         with pytest.raises(Unavailable):
             await all_listed(held)
+        with pytest.raises(Unavailable):
+            await held.missing([bytes(36)])
         assert re.search(said, await held.problem() or "")
 
 
@@ -183,6 +245,8 @@ async def test_another_dialect_has_no_bucket_either(ministack: S3Server) -> None
         assert "has no bucket absent-bucket" in (await held.problem() or "")
         with pytest.raises(Unavailable, match="has no bucket"):
             await held.get(bytes(36))
+        with pytest.raises(Unavailable, match="has no bucket"):
+            await held.missing([bytes(36)])
 
 
 async def test_no_credentials_at_all(seaweedfs: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -270,7 +270,7 @@ def _fetch(c: Reader, *, by_uid: bool = False) -> Command:
     if c.accept(b" ("):
         if not c.accept_word(b"CHANGEDSINCE "):
             c.fail("Unknown FETCH modifier")
-        changedsince = c.mod_sequence() or c.fail("Expected a mod-sequence above zero")
+        changedsince = c.mod_sequence()  # zero, which RFC 7162 §7 leaves out, is what Thunderbird begins with
         c.expect(b")")
     return commands.Fetch(c.tag, messages, items, by_uid, changedsince)
 

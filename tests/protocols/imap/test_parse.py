@@ -127,6 +127,7 @@ COMMANDS: list[tuple[bytes, Command]] = [
         c.Search("t", c.Everything(), by_uid=True, returns=frozenset({c.SearchReturn.MIN, c.SearchReturn.COUNT})),
     ),
     (b"FETCH 1:3 UID (CHANGEDSINCE 12)", c.Fetch("t", ONE_TO_THREE, (c.Attribute.UID,), changedsince=12)),
+    (b"FETCH 1:3 UID (CHANGEDSINCE 0)", c.Fetch("t", ONE_TO_THREE, (c.Attribute.UID,), changedsince=0)),
     (b"FETCH 1:3 (UID MODSEQ)", c.Fetch("t", ONE_TO_THREE, (c.Attribute.UID, c.Attribute.MODSEQ))),
     (
         b"STORE 1:3 (UNCHANGEDSINCE 0) +FLAGS.SILENT (\\Deleted)",
@@ -270,7 +271,6 @@ def test_every_command_is_in_the_table() -> None:
         b"SEARCH RETURN (MIN,MAX) ALL",
         b"FETCH 1 UID ()",
         b"FETCH 1 UID (CHANGEDSINCE)",
-        b"FETCH 1 UID (CHANGEDSINCE 0)",
         b"FETCH 1 UID (CHANGEDSINCE 9223372036854775808)",
         b"FETCH 1 UID (CHANGEDSINCE 1",
         b"STORE 1 () FLAGS a",
