@@ -15,8 +15,9 @@ from storage.store import Store
 
 TOGETHER_OCTETS = 8 * 1024
 """Of an ENVELOPE or BODYSTRUCTURE that is read with others, at most."""
+HEADER_TOGETHER_OCTETS = 16 * 1024
 CONTENT_TOGETHER_OCTETS = 64 * 1024
-"""Of stored contents that are read with others for their headers, at most."""
+"""Of a header, and of the stored contents, that are read with others, at most."""
 
 _STRUCTURES = """
 SELECT message_id, CASE WHEN octet_length(envelope) <= $3 THEN envelope END,
@@ -26,7 +27,7 @@ FROM messages WHERE account_id = $1 AND message_id = ANY($2)
 _STRUCTURE = "SELECT envelope, bodystructure FROM messages WHERE account_id = $1 AND message_id = $2"
 _HEADERS = """
 SELECT m.message_id, m.header_prefix, m.header_octets, c.codec, c.layout,
-    CASE WHEN octet_length(c.octets) <= $3 THEN c.octets END
+    CASE WHEN m.header_octets <= $3 AND octet_length(c.octets) <= $4 THEN c.octets END
 FROM messages m JOIN message_contents c ON c.account_id = m.account_id AND c.message_id = m.message_id
 WHERE m.account_id = $1 AND m.message_id = ANY($2)
 """
@@ -64,7 +65,7 @@ async def headers(store: Store, account_id: AccountId, message_ids: Sequence[int
     that is gone is missing.
     """
     async with store.acquire() as conn:
-        rows = await conn.fetch(_HEADERS, account_id, message_ids, CONTENT_TOGETHER_OCTETS)
+        rows = await conn.fetch(_HEADERS, account_id, message_ids, HEADER_TOGETHER_OCTETS, CONTENT_TOGETHER_OCTETS)
     found: dict[int, bytes | None] = {}
     for message_id, prefix, size, form, layout, octets in rows:
         if octets is None:

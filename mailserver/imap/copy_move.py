@@ -58,9 +58,8 @@ async def _what_and_where(s: Session, cmd: commands.Copy | commands.Move) -> tup
 
 async def find_target(s: Session, name: Name) -> Mailbox:
     """The mailbox that messages shall go to; where there is none, the client may create it (RFC 3501 §6.3.11)."""
-    assert s.account is not None
     try:
-        return await mailboxes.find(s.service.store, s.account.account_id, name)
+        return await mailboxes.find(s.service.store, s.account_id, name)
     except NotFound:
         raise Refusal("No such mailbox", "TRYCREATE") from None
 

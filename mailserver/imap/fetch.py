@@ -155,7 +155,7 @@ class _Answer:
         self._account_id = selected.mailbox.account_id
         self._store = session.service.store
         self._kept = session.service.kept
-        self._maker = texts.Maker(session, selected.mailbox.account_id)
+        self._maker = texts.Maker(session, selected.mailbox.account_id, items)
         self._out = _Output(session)
         self._damaged = False
 

@@ -10,8 +10,8 @@ run.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
+from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from mailserver.imap import enable, status
 from mailserver.imap.errors import Done
@@ -24,9 +24,15 @@ if TYPE_CHECKING:
     from mailserver.imap.session import Session
     from mailserver.protocols.imap import commands
     from mailserver.protocols.imap.mailbox_name import Pattern
-    from storage import AccountId, Mailbox, Name
+    from storage import Mailbox, Name
+
+C = TypeVar("C", bound=Collection[Any])
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _LINES_A_PIECE = 200
+_NAMES_AT_ONCE = 2_000
+"""So many are put in order in the event loop."""
 
 NO_SELECT = "\\Noselect"
 NON_EXISTENT = "\\NonExistent"
@@ -45,7 +51,7 @@ async def list_(s: Session, cmd: commands.List) -> Done:
         enable.condstore(s)
     uses, rows = await _mailboxes(s, with_rows=bool(cmd.status))
     subscribed = await _subscriptions(s) if (cmd.only | cmd.show) & ListOption.SUBSCRIBED else frozenset()
-    tree = Tree(uses, subscribed)
+    tree = await _many(s, Tree, uses, subscribed)
     lines = _Lines(s)
     for entry in await tree.answer(s, cmd):
         await lines.add(
@@ -60,15 +66,15 @@ async def list_(s: Session, cmd: commands.List) -> Done:
 async def lsub(s: Session, cmd: commands.Lsub) -> Done:
     """What is subscribed but no mailbox is \\Noselect, and so is a name that only stands for some below it."""
     if not cmd.patterns:
-        s.write(responses.list_separator(s.wire))
+        s.write(responses.list_separator(s.wire, word=b"LSUB"))
         return Done("LSUB completed")
     uses, _ = await _mailboxes(s)
     subscribed = await _subscriptions(s)
     matched = await _matched(s, subscribed, cmd.patterns)
     # RFC 3501 §6.3.9: a name that is not matched while one above it is shows as that one.
-    places = await _matched(s, above(subscribed - matched) - matched, cmd.patterns)
+    places = await _matched(s, await _many(s, _hidden, subscribed, matched), cmd.patterns)
     lines = _Lines(s)
-    for name in _in_order(matched | places):
+    for name in await _many(s, _in_order, matched | places):
         attributes = () if name in matched and name in uses else (NO_SELECT,)
         await lines.add(responses.list_entry(attributes, s.wire, name, word=b"LSUB"))
     lines.flush()
@@ -96,14 +102,13 @@ class Tree:
         selected = self._selected(cmd.only)
         matched = await _matched(s, selected, cmd.patterns)
         if ListOption.RECURSIVEMATCH not in cmd.only:
-            return [Entry(name) for name in _in_order(matched)]
+            return [Entry(name) for name in await _many(s, _in_order, matched)]
         # RFC 5258 §3.5: of names that do not meet the criteria only those are listed below which one is not shown.
-        hiding = await _matched(s, above(selected - matched) - matched, cmd.patterns)
+        hiding = await _matched(s, await _many(s, _hidden, selected, matched), cmd.patterns)
         criteria = tuple([word for option, word in _CRITERIA.items() if option in cmd.only])
-        parents = above(selected)
-        return [
-            Entry(name, name in matched, criteria if name in parents else ()) for name in _in_order(matched | hiding)
-        ]
+        parents = await _many(s, above, selected)
+        names = await _many(s, _in_order, matched | hiding)
+        return [Entry(name, name in matched, criteria if name in parents else ()) for name in names]
 
     def _selected(self, only: ListOption) -> Set[Name]:
         """The names that meet the criteria, whatever their spelling."""
@@ -153,23 +158,18 @@ class _Lines:
         self._lines.clear()
 
 
-def _account(s: Session) -> AccountId:
-    assert s.account is not None
-    return s.account.account_id
-
-
 async def _mailboxes(
     s: Session, *, with_rows: bool = False
 ) -> tuple[Mapping[Name, str | None], Mapping[Name, Mailbox]]:
     """Special uses by name; with_rows the mailboxes by name too, else none."""
     if not with_rows:
-        return await mailboxes.uses(s.service.store, _account(s)), {}
-    rows = {mailbox.name: mailbox for mailbox in await mailboxes.list_all(s.service.store, _account(s))}
+        return await mailboxes.uses(s.service.store, s.account_id), {}
+    rows = {mailbox.name: mailbox for mailbox in await mailboxes.list_all(s.service.store, s.account_id)}
     return {name: mailbox.special_use for name, mailbox in rows.items()}, rows
 
 
 async def _subscriptions(s: Session) -> Set[Name]:
-    return await mailboxes.subscriptions(s.service.store, _account(s))
+    return await mailboxes.subscriptions(s.service.store, s.account_id)
 
 
 async def _matched(s: Session, names: Iterable[Name], patterns: tuple[Pattern, ...]) -> set[Name]:
@@ -180,6 +180,18 @@ async def _matched(s: Session, names: Iterable[Name], patterns: tuple[Pattern, .
             matched.add(name)
         await s.breathe()
     return matched
+
+
+async def _many(s: Session, work: Callable[Concatenate[C, P], T], names: C, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Does work on names that takes long where they are many, then in a thread."""
+    if len(names) <= _NAMES_AT_ONCE:
+        return work(names, *args, **kwargs)
+    return await s.in_thread(work, names, *args, **kwargs)
+
+
+def _hidden(names: Set[Name], matched: Set[Name]) -> Set[Name]:
+    """The names above those that no pattern matches, as far as they are not matched themselves."""
+    return above(names - matched) - matched
 
 
 def _in_order(names: Iterable[Name]) -> list[Name]:

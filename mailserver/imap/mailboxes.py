@@ -16,21 +16,15 @@ from storage import mailboxes
 if TYPE_CHECKING:
     from mailserver.imap.session import Session
     from mailserver.protocols.imap import commands
-    from storage import AccountId
-
-
-def _account(s: Session) -> AccountId:
-    assert s.account is not None
-    return s.account.account_id
 
 
 async def create(s: Session, cmd: commands.Create) -> Done:
-    await mailboxes.create(s.service.store, _account(s), cmd.mailbox, cmd.uses)
+    await mailboxes.create(s.service.store, s.account_id, cmd.mailbox, cmd.uses)
     return Done("CREATE completed")
 
 
 async def delete(s: Session, cmd: commands.Delete) -> Done:
-    mailbox = await mailboxes.find(s.service.store, _account(s), cmd.mailbox)
+    mailbox = await mailboxes.find(s.service.store, s.account_id, cmd.mailbox)
     await mailboxes.delete(s.service.store, mailbox.account_id, mailbox.mailbox_id)
     if s.selected is not None and s.selected.view.mailbox_id == mailbox.mailbox_id:
         s.deselect()
@@ -38,18 +32,18 @@ async def delete(s: Session, cmd: commands.Delete) -> Done:
 
 
 async def rename(s: Session, cmd: commands.Rename) -> Done:
-    await mailboxes.rename(s.service.store, _account(s), cmd.source, cmd.target)
+    await mailboxes.rename(s.service.store, s.account_id, cmd.source, cmd.target)
     return Done("RENAME completed")
 
 
 async def subscribe(s: Session, cmd: commands.Subscribe) -> Done:
     """The mailbox need not exist (RFC 3501 §6.3.6)."""
-    await mailboxes.subscribe(s.service.store, _account(s), cmd.mailbox)
+    await mailboxes.subscribe(s.service.store, s.account_id, cmd.mailbox)
     return Done("SUBSCRIBE completed")
 
 
 async def unsubscribe(s: Session, cmd: commands.Unsubscribe) -> Done:
-    await mailboxes.unsubscribe(s.service.store, _account(s), cmd.mailbox)
+    await mailboxes.unsubscribe(s.service.store, s.account_id, cmd.mailbox)
     return Done("UNSUBSCRIBE completed")
 
 

@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
 
 async def select(s: Session, cmd: commands.Select) -> Done:
-    assert s.account is not None
     # RFC 3501 §6.3.1: the mailbox that was selected is left first, even where the new one cannot be opened.
-    s.deselect()
+    if s.selected is not None:
+        s.deselect()
+        s.write(responses.ok("*", "The mailbox selected before is closed", "CLOSED"))  # RFC 7162 §3.2.11
     store = s.service.store
-    mailbox = await mailboxes.find(store, s.account.account_id, cmd.mailbox)
+    mailbox = await mailboxes.find(store, s.account_id, cmd.mailbox)
     view = await store.views.open(mailbox.account_id, mailbox.mailbox_id)
     if cmd.condstore:
         enable.condstore(s)

@@ -136,8 +136,9 @@ class Selected:
             await self.look_again()
 
     async def without(self, uids: Sequence[int]) -> None:
-        """Sees to it that messages which this session has just removed are not in the view."""
-        if uids and self.view.snapshot.seq_of(uids[-1]):
+        """Sees to it that messages which this session has just removed (UIDs, ascending) are not in the view."""
+        # A view that lags behind still has the first of them, and may have never had the last.
+        if uids and any(map(self.view.snapshot.seq_of, (uids[0], uids[-1]))):
             await self.look_again()
 
     async def since(self, modseq: int) -> None:

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 
     from mailserver.imap.selected import Selected
     from mailserver.imap.service import Service
-    from storage import Account
+    from storage import Account, AccountId
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -276,6 +276,12 @@ class Session(Connection):
         except Goodbye as goodbye:
             self._farewell(goodbye.text, goodbye.code)
 
+    @property
+    def account_id(self) -> AccountId:
+        """Of the account that the session acts for: it is logged in."""
+        assert self.account is not None
+        return self.account.account_id
+
     async def breathe(self) -> None:
         """Waits for a slow reader, and lets others run when this session's turn is over."""
         if self.blocked:
@@ -288,9 +294,19 @@ class Session(Connection):
         self._breath = monotonic() + TURN_SECONDS
 
     async def in_thread(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Does what takes long while others are served; one session at a time, by turns."""
-        async with self.service.thread:
-            return await asyncio.to_thread(work, *args, **kwargs)
+        """Does what takes long while others are served; one session at a time, by turns.
+
+        The turn lasts as long as the thread works, also for a session that is gone meanwhile.
+        """
+        await self.service.thread.acquire()
+        task = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
+        task.add_done_callback(self._turn_over)
+        return await asyncio.shield(task)
+
+    def _turn_over(self, task: asyncio.Future[Any]) -> None:
+        self.service.thread.release()
+        if not task.cancelled():
+            task.exception()  # the session may be gone, and nobody asks for it
 
     async def read_line(self, limit: int) -> bytes:
         """The client's next line, which is no command; one that is longer than `limit` comes back empty."""

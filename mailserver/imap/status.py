@@ -29,8 +29,7 @@ _VALUES = {
 
 
 async def handle(s: Session, cmd: commands.Status) -> Done:
-    assert s.account is not None
-    mailbox = await mailboxes.find(s.service.store, s.account.account_id, cmd.mailbox)
+    mailbox = await mailboxes.find(s.service.store, s.account_id, cmd.mailbox)
     if StatusItem.HIGHESTMODSEQ in cmd.items:
         enable.condstore(s)
     s.write(line(s, mailbox, cmd.items))

@@ -77,7 +77,7 @@ async def _report(
     changes = await selected.advance(s, expunge_ok=False)
     own = _foreseen(cmd, selected.mailbox, before) if cmd.silent else _any
     await selected.tell(s, changes.only(_without_own(changes, stored, own)))
-    ranges, gone = _still_there(selected, ranges)
+    ranges, gone = await _still_there(s, selected, ranges)
     items = _items(cmd, Extension.CONDSTORE in s.enabled)
     if cmd.silent and cmd.unchangedsince is None:
         stored.intersection_update(result.changed)
@@ -157,11 +157,20 @@ def _changed(mode: StoreMode, flags: int, bits: int) -> int:
     return flags & ~bits if mode is StoreMode.REMOVE else bits
 
 
-def _still_there(selected: Selected, ranges: list[Range]) -> tuple[list[Range], bool]:
+async def _still_there(s: Session, selected: Selected, ranges: list[Range]) -> tuple[list[Range], bool]:
     """The runs without ghosts, and whether there were any."""
-    numbers, view = selected.numbers.snapshot, selected.view.snapshot
-    if numbers is view:
+    numbers, view = selected.numbers, selected.view.snapshot
+    if numbers.snapshot is view:
         return ranges, False
-    seqs = [seq for first, last in ranges for seq in range(first, last + 1)]
-    there = [seq for seq in seqs if view.seq_of(numbers.uid_at(seq))]
-    return [(seq, seq) for seq in there], len(there) < len(seqs)
+    there: list[Range] = []
+    gone = False
+    for page, before, start, stop in numbers.slices(ranges):
+        index = view.page_index(page.number)
+        if index >= 0 and (view.pages[index] is page or view.pages[index].uids == page.uids):
+            there.append((before + start + 1, before + stop))
+        else:
+            held = set(view.pages[index].uids) if index >= 0 else set()
+            there += [(before + i + 1, before + i + 1) for i in range(start, stop) if page.uids[i] in held]
+            gone |= not held.issuperset(page.uids[start:stop])
+        await s.breathe()
+    return there, gone

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from mailserver.imap.sections import section_value
+from mailserver.imap.errors import Refusal
+from mailserver.imap.sections import SELECTED_OCTETS, section_value
 from mailserver.message.bodystructure import without_extensions
 from mailserver.protocols.imap import responses
 from mailserver.protocols.imap.commands import Attribute, BodySection, FetchItem
@@ -143,16 +144,18 @@ def _ready(kept: KeptTexts, account_id: AccountId, page: Page, items: Sequence[F
 class Maker:
     """Makes the columns of one FETCH. damaged: some message could not be read."""
 
-    def __init__(self, session: Session, account_id: AccountId) -> None:
+    def __init__(self, session: Session, account_id: AccountId, items: Iterable[FetchItem]) -> None:
+        self.damaged = False
         self._session = session
         self._account_id = account_id
         self._store = session.service.store
         self._kept = session.service.texts
+        self._selections = sum(isinstance(item, BodySection) and item.kind.startswith("HEADER.") for item in items)
         self._done = 0
-        self.damaged = False
+        self._large: tuple[int, dict[bool, tuple[bytes, ...]]] = (0, {})
 
     async def column(self, item: FetchItem, run: Run, source: Source) -> Texts:
-        """The texts of a run's messages."""
+        """The texts of a run's messages. Refusal where too much is asked of one."""
         page, _, start, stop = run.part
         ready = run.ready.get(item)
         if ready is not None:
@@ -164,34 +167,45 @@ class Maker:
         return texts
 
     async def _texts(self, item: FetchItem, message_ids: Iterable[int], source: Source) -> Texts:
-        octets, make = source.of(item)
+        known, make = source.of(item)
         texts: Texts = []
         for message_id in message_ids:
-            text = octets.get(message_id)
-            if text is None and message_id in octets:
-                text = await self._alone(item, message_id)
-            if text is not None and make is not None:
-                text = make(text) if len(text) <= _AT_ONCE else await self._session.in_thread(make, text)
-            texts.append(text)
-            self._done += len(text or b"")
-            if self._done > _TURN_OCTETS:
-                self._done = 0
-                await self._session.breathe()
+            octets = known.get(message_id)
+            if octets is None and message_id in known:
+                octets = await self._alone(item, message_id)
+            texts.append(octets if octets is None or make is None else await self._made(make, octets))
         return texts
 
+    async def _made(self, make: Callable[[bytes], bytes], octets: bytes) -> bytes:
+        if len(octets) * self._selections > SELECTED_OCTETS:
+            raise Refusal("Too much is asked of one header", "LIMIT")
+        if len(octets) > _AT_ONCE:
+            return await self._session.in_thread(make, octets)
+        self._done += len(octets) + _OCTETS_A_TEXT
+        if self._done > _TURN_OCTETS:
+            self._done = 0
+            await self._session.breathe()
+        return make(octets)
+
     async def _alone(self, item: FetchItem, message_id: int) -> bytes | None:
-        """What an item of a large message is made from; None where it is gone."""
+        """What an item of a large message is made from, read once for all items; None where it is gone."""
+        if message_id != self._large[0]:
+            self._large = (message_id, {})
+        of_header = isinstance(item, BodySection)
         try:
-            if isinstance(item, BodySection):
-                return await summaries.header(self._store, self._account_id, message_id)
-            return (await summaries.structure(self._store, self._account_id, message_id))[
-                item is not Attribute.ENVELOPE
-            ]
+            if of_header not in self._large[1]:
+                self._large[1][of_header] = await self._read(message_id, of_header)
         except NotFound:
             return None
         except Damaged:
             self.damaged = True
             return None
+        return self._large[1][of_header][not of_header and item is not Attribute.ENVELOPE]
+
+    async def _read(self, message_id: int, of_header: bool) -> tuple[bytes, ...]:
+        if of_header:
+            return (await summaries.header(self._store, self._account_id, message_id),)
+        return await summaries.structure(self._store, self._account_id, message_id)
 
 
 def _section(item: BodySection, header: bytes) -> bytes:

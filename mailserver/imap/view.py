@@ -261,7 +261,9 @@ class SessionView:
                 continue
             for i in range(start, stop):
                 if page.modseqs[i] > since:
-                    found.append((before + i + 1, before + i + 1))
+                    seq = before + i + 1
+                    first = found.pop()[0] if found and found[-1][1] == seq - 1 else seq
+                    found.append((first, seq))
         return found
 
     def uids(self, ranges: Iterable[Range]) -> list[int]:

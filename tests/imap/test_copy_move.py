@@ -33,6 +33,7 @@ async def test_copy(server: Server) -> None:
         C: e COPY 1 Nowhere
         S: e NO [TRYCREATE] No such mailbox
         C: f EXAMINE Archive
+        S: * OK [CLOSED] …
         S: * FLAGS (…$Work)
         S: * OK [PERMANENTFLAGS ()] …
         S: * 4 EXISTS

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import uuid
+
 import pytest
 
-from tests.imap.conftest import Client, Server
+from mailserver.delivery.accept import accept
+from storage import Placement, accounts
+from storage.records import INBOX, Flag
+from storage.views import Views
+from tests.imap.conftest import Client, OpenStore, Server
 from tests.imap.mail import put
 
 
@@ -61,3 +67,16 @@ async def test_uid_expunge_takes_only_its_set(server: Server) -> None:
         """,
         client,
     )
+
+
+async def test_what_another_worker_has_just_added(
+    server: Server, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The view may not know yet of all that was removed; what the client knows of it is told before the tagged line."""
+    client = await mailbox(server)
+    other = await open_store()
+    account = await accounts.find(other, "alice")
+    monkeypatch.setattr(Views, "read_soon", lambda *_: None)
+    placement = Placement(account.account_id, INBOX, 0, Flag.DELETED)
+    await accept(other, b"\r\ntext\r\n", [placement], trace_id=uuid.uuid4(), quota="share", arrived=0)
+    assert await client.ask("EXPUNGE") == ["* 4 EXPUNGE", "* 3 EXPUNGE", "* 1 EXPUNGE", "x OK EXPUNGE completed"]

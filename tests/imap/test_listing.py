@@ -39,7 +39,7 @@ async def test_a_new_account(server: Server) -> None:
         S: * LIST (\Noselect) "/" ""
         S: c OK …
         C: d LSUB "" ""
-        S: * LIST (\Noselect) "/" ""
+        S: * LSUB (\Noselect) "/" ""
         S: d OK …
         C: e NAMESPACE
         S: * NAMESPACE (("" "/")) NIL NIL

@@ -84,6 +84,7 @@ async def test_a_mailbox_that_is_not_there(server: Server) -> None:
     await server.play(
         """
         C: a SELECT Nowhere
+        S: * OK [CLOSED] The mailbox selected before is closed
         S: a NO [NONEXISTENT] No such mailbox
         C: b CHECK
         S: b BAD Command is not allowed without a selected mailbox

@@ -7,6 +7,7 @@ import logging
 import socket
 import struct
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from mailserver.imap.session import HANDLERS, READ_AHEAD, Session, _expunge_ok
 from mailserver.protocols.imap import commands, sequence_set
 from mailserver.protocols.imap.server_states import ALLOWED
 from storage import OutcomeUnknown, Store, Unavailable
-from tests.imap.conftest import Server, running
+from tests.imap.conftest import PATIENCE, Server, running
 from tests.imap.mail import put
 
 
@@ -160,8 +161,9 @@ async def test_without_the_database_no_and_then_yes(server: Server, monkeypatch:
             raise OSError("no route")
 
     monkeypatch.setattr(server.store, "pool", Pool())
-    for command in ("NOOP", "STATUS INBOX (MESSAGES)", "SELECT INBOX", 'LIST "" *'):
+    for command in ("NOOP", "STATUS INBOX (MESSAGES)", 'LIST "" *'):
         await server.play(f"C: a {command}\nS: a NO [UNAVAILABLE] …", client)
+    await server.play("C: a SELECT INBOX\nS: * OK [CLOSED] …\nS: a NO [UNAVAILABLE] …", client)
     monkeypatch.undo()
     await client.ask("SELECT INBOX")
 
@@ -381,3 +383,35 @@ async def test_other_sessions_run_meanwhile(server: Server) -> None:
     await sending
     for _ in range(20_000):
         assert await first.line()
+
+
+async def test_a_thread_keeps_its_turn_when_its_session_is_gone(server: Server) -> None:
+    """However often clients come back, one thread works at a time."""
+    client = await server.logged_in()
+    (session,) = server.made
+    began, go_on = threading.Event(), threading.Event()
+
+    def work() -> None:
+        began.set()
+        go_on.wait(PATIENCE)
+
+    waiting = asyncio.create_task(session.in_thread(work))
+    await asyncio.to_thread(began.wait, PATIENCE)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert session.service.thread.locked()
+    second = asyncio.create_task(session.in_thread(lambda: "done"))
+    await client.ask("NOOP")
+    assert not second.done()
+    go_on.set()
+    assert await second == "done"
+    assert not session.service.thread.locked()
+
+
+async def test_a_fault_in_a_thread_is_its_callers(server: Server) -> None:
+    await server.logged_in()
+    (session,) = server.made
+    with pytest.raises(ZeroDivisionError):
+        await session.in_thread(lambda: 1 // 0)
+    assert not session.service.thread.locked()

@@ -298,3 +298,13 @@ def test_unchanged_pages_are_not_looked_at(monkeypatch):
     monkeypatch.setattr(view, "_compare_page", compare_page)
     compare(before, server.snapshot)
     assert looked == [100, 299]
+
+
+def test_what_has_changed_since_is_told_in_runs() -> None:
+    server = Server(*range(1, 200))
+    session = SessionView(server.snapshot, Memo())
+    server.store(set(range(60, 70)) | {3, 199}, 1)
+    session.advance(server.snapshot, expunge_ok=True)
+    assert session.changed([(1, 199)], 1) == [(3, 3), (60, 69), (199, 199)]
+    assert session.changed([(62, 64), (65, 66), (68, 199)], 1) == [(62, 66), (68, 69), (199, 199)]
+    assert session.changed([(1, 199)], 2) == []

@@ -130,9 +130,9 @@ def list_entry(
     return b"* %b (%b) %b %b%b\r\n" % (word, flags, _separator(wire), mailbox(name, wire), extended)
 
 
-def list_separator(wire: Wire) -> bytes:
-    """The answer to LIST with an empty pattern: the separator and the root's name (§6.3.8)."""
-    return b'* LIST (\\Noselect) %b ""\r\n' % _separator(wire)
+def list_separator(wire: Wire, *, word: bytes = b"LIST") -> bytes:
+    """The answer to LIST or LSUB with an empty pattern: the separator and the root's name (§6.3.8)."""
+    return b'* %b (\\Noselect) %b ""\r\n' % (word, _separator(wire))
 
 
 def namespace(wire: Wire) -> bytes:

@@ -60,6 +60,7 @@ from mailserver.protocols.imap.mailbox_name import Wire
             b'* LIST (\\NonExistent) "/" Foo ("CHILDINFO" ("SUBSCRIBED" "SPECIAL-USE"))\r\n',
         ),
         (r.list_separator(Wire("/")), b'* LIST (\\Noselect) "/" ""\r\n'),
+        (r.list_separator(Wire("."), word=b"LSUB"), b'* LSUB (\\Noselect) "." ""\r\n'),
         (r.namespace(Wire("/")), b'* NAMESPACE (("" "/")) NIL NIL\r\n'),
         (
             r.status(("a b",), Wire("/"), [(b"MESSAGES", 3), (b"UNSEEN", 0)]),
