@@ -170,6 +170,8 @@ class Dialogue(SMTP):
                 data = bytes(self._input[: self._body.most])
                 del self._input[: self._body.most]
                 self._read_body(data)
+            elif self._last_words is not None:
+                return False
             else:
                 line = self._take_line()
                 if line is None:

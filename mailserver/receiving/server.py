@@ -132,9 +132,12 @@ class SmtpServer(Dialogue):
         self.leave(replies.SESSION_ENDED)
 
     def lost(self) -> None:
-        """What runs goes on to its end: a message whose COMMIT is under way is not called back."""
+        """What runs goes on to its end: a message whose COMMIT is under way is not called back, and is still held."""
         self._hand_over(ConnectionResetError())
-        self._release()
+        if self._running is None:
+            self._release()
+        else:
+            self._running.add_done_callback(lambda _: self._release())
         self._log_out()
 
     def _command(self, line: bytes) -> None:

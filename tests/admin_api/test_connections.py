@@ -3,33 +3,42 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
+import uvloop
 
-from admin_api import listener
+from admin_api import connections, listener
 from admin_api.listener import HttpListener
 from admin_api.routes.health import Health
 from config.schema import Config
 from mailserver.net.limits import ConnectionLimit, Limits
+from mailserver.net.tls import make_self_signed
 
 PATIENCE = 20
 PER_ADDRESS = 5
 
 
 @asynccontextmanager
-async def listening() -> AsyncIterator[tuple[int, ConnectionLimit]]:
+async def listening(certificate: tuple[Path, Path] | None = None) -> AsyncIterator[tuple[int, ConnectionLimit]]:
+    """A port for HTTP, for HTTPS where there is a certificate, and the counter of its connections."""
+
     async def no_problems() -> dict[str, str]:
         return {}
 
     sock = socket.create_server(("127.0.0.1", 0))
     counter = Limits().connections(100, PER_ADDRESS)
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    if certificate is not None:
+        tls.load_cert_chain(*certificate)
     made = HttpListener(Config(), Health(no_problems), tls=tls, connections=counter)
-    await made.start(clear=[sock], secure=[])
+    await made.start(clear=[] if certificate else [sock], secure=[sock] if certificate else [])
     try:
         async with asyncio.timeout(PATIENCE):
             yield sock.getsockname()[1], counter
@@ -109,3 +118,91 @@ async def test_rubbish_is_refused_and_closed(request_: bytes) -> None:
         while counter.open:
             await asyncio.sleep(0.005)
         assert (await ask(port, GET)).startswith(b"HTTP/1.1 200")
+
+
+# HTTPS ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("https")
+    make_self_signed(folder / "crt", folder / "key", ["localhost"])
+    return folder / "crt", folder / "key"
+
+
+@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Iterator[Callable[[Coroutine[Any, Any, None]], None]]:
+    """Runs on a loop of its kind; workers have uvloop."""
+    with asyncio.Runner(loop_factory=request.param) as runner:
+        yield runner.run
+
+
+def test_silent_handshakes_are_counted(
+    certificate: tuple[Path, Path], run: Callable[[Coroutine[Any, Any, None]], None]
+) -> None:
+    async def test() -> None:
+        context = ssl.create_default_context(cafile=str(certificate[0]))
+        async with listening(certificate) as (port, counter):
+            silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(PER_ADDRESS)]
+            while counter.open < PER_ADDRESS:
+                await asyncio.sleep(0.005)
+            assert await ask(port, b"") == b"", "one too many is closed"
+            silent.pop()[1].close()
+            while counter.open == PER_ADDRESS:
+                await asyncio.sleep(0.005)
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname="localhost")
+            writer.write(GET)
+            assert (await reader.read()).startswith(b"HTTP/1.1 200")
+            writer.close()
+            for _, other in silent:
+                other.write(b"GET / HTTP/1.1\r\n\r\n" * 20)  # no handshake
+                other.write_eof()
+            while counter.open:
+                await asyncio.sleep(0.005)
+
+    run(test())
+
+
+def test_a_handshake_has_its_time(
+    certificate: tuple[Path, Path],
+    run: Callable[[Coroutine[Any, Any, None]], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connections, "HANDSHAKE_SECONDS", 0.1)
+
+    async def test() -> None:
+        async with listening(certificate) as (port, counter):
+            assert await ask(port, b"\x16\x03\x01") == b""
+            assert not counter.open
+
+    run(test())
+
+
+def test_a_request_right_behind_the_handshake(
+    certificate: tuple[Path, Path], run: Callable[[Coroutine[Any, Any, None]], None]
+) -> None:
+    """Octets of the request come in one piece with the end of the handshake."""
+
+    async def test() -> None:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        context = ssl.create_default_context(cafile=str(certificate[0]))
+        client = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+        async with listening(certificate) as (port, _):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            while True:
+                try:
+                    client.do_handshake()
+                    break
+                except ssl.SSLWantReadError:
+                    writer.write(outgoing.read())
+                    incoming.write(await reader.read(65536))
+            client.write(GET)
+            writer.write(outgoing.read())
+            answer = b""
+            while not answer.startswith(b"HTTP/1.1 200 "):
+                incoming.write(await reader.read(65536))
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    answer += client.read(65536)
+            writer.close()
+
+    run(test())

@@ -304,10 +304,12 @@ async def test_client_gone_during_the_commit(host: Host, monkeypatch: pytest.Mon
     talk.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, hard_close)
     talk.writer.transport.abort()
     await until(lambda: host.connections[-1].is_closing)
+    await asyncio.sleep(0.01)
+    assert host.receiving.memory.used > 0, "the octets are still held"
     gate.set()
     await until(lambda: server._running is None)
+    await until(lambda: host.receiving.memory.used == 0)
     assert done == [b"x\r\n"]
-    assert host.receiving.memory.used == 0
 
 
 # The end of sessions --------------------------------------------------------------------------------------------------
@@ -339,6 +341,28 @@ async def test_stop(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
         answer = await talk.rest()
         assert answer.startswith("250 2.0.0 OK ")
         assert answer.endswith("\r\n421 4.3.2 Service is shutting down\r\n")
+
+
+async def test_who_has_to_go_is_not_served_on(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much a client has sent ahead: the message that was received is answered, what follows is not begun."""
+    gate = asyncio.Event()
+    real = Transaction.commit
+
+    async def commit(self: Transaction, octets: bytes) -> uuid.UUID:
+        await gate.wait()
+        return await real(self, octets)
+
+    monkeypatch.setattr(Transaction, "commit", commit)
+    talk = await (await host.talk()).hello()
+    await talk.envelope("", "bob@example.org")
+    await talk.ask("DATA")
+    talk.send(b".\r\n" + b"NOOP\r\n" * 50)
+    await until(lambda: host.connections[-1].smtp._running is not None)
+    host.connections[-1].stop()
+    gate.set()
+    first, *others = (await talk.rest()).splitlines()
+    assert first.startswith("250 2.0.0 OK ")
+    assert others == ["421 4.3.2 Service is shutting down"]
 
 
 async def test_disabled_accounts_are_thrown_out(host: Host) -> None:
