@@ -1,4 +1,4 @@
-"""Flags, copies, moves and expunges of the messages of an account, and reading their summaries.
+"""Flags, copies, moves and expunges of the messages of an account.
 
 Each change is one transaction: account_state first, then the pages it touches, then the mailbox's counters. After a
 lost COMMIT nothing here is run again: the caller hears OutcomeUnknown and reads the mailbox anew.
@@ -19,24 +19,10 @@ from storage.records import (
     FlagChange,
     Mailbox,
     MailboxId,
-    MessageId,
-    MessageRow,
     StoreResult,
     Uid,
 )
 from storage.store import Store
-
-_SUMMARIES = """
-SELECT message_id, trace_id, header_prefix, size, header_octets, envelope, bodystructure, parts, thread_id, sent,
-preview FROM messages WHERE account_id = $1 AND message_id = ANY($2)
-"""
-
-
-async def summaries(store: Store, account_id: AccountId, message_ids: Sequence[int]) -> dict[MessageId, MessageRow]:
-    """Hot summaries by message; an id that is gone is missing from the answer. Ask for at most 1,000 at once."""
-    async with store.acquire() as conn:
-        rows = await conn.fetch(_SUMMARIES, account_id, message_ids)
-    return {row[0]: MessageRow(*row) for row in rows}
 
 
 class Since(NamedTuple):

@@ -18,7 +18,7 @@ from storage.aside import aside
 from storage.blobs import name_of
 from storage.content import StoredContent
 from storage.errors import BlobLost, Damaged, NotFound
-from storage.records import AccountId, Extent, MessageId, MessageRow
+from storage.records import AccountId, Brief, Extent, MessageId
 from storage.store import Store
 from storage.tasks import together
 
@@ -36,8 +36,7 @@ _PREFIXES = (
     "SELECT message_id, header_prefix, header_octets FROM messages WHERE account_id = $1 AND message_id = ANY($2)"
 )
 
-Located = Extent | MessageRow
-Item = tuple[MessageId, Located]
+Item = tuple[MessageId, Extent | Brief]
 Pieces = list[bytes]
 Found = Pieces | Damaged | None
 
@@ -118,12 +117,12 @@ def _damaged(message_id: MessageId, error: Exception) -> Damaged:
     return kind(f"message {message_id}: {error}")
 
 
-async def read(store: Store, account_id: AccountId, message_id: MessageId, *, row: Located) -> bytes:
+async def read(store: Store, account_id: AccountId, message_id: MessageId, *, row: Extent) -> bytes:
     """The whole message, our prefix included; NotFound, Damaged."""
     return b"".join([row.header_prefix, *await received(store, account_id, message_id)])
 
 
-async def octets(store: Store, account_id: AccountId, row: Located, start: int, stop: int) -> bytes:
+async def octets(store: Store, account_id: AccountId, row: Extent, start: int, stop: int) -> bytes:
     """Octets start to stop of the whole message (prefix and received octets); cut short at its end. NotFound, Damaged.
 
     Only the blobs that lie in the range are read.
@@ -213,7 +212,9 @@ async def _load(store: Store, account_id: AccountId, batch: Sequence[Item]) -> l
     return [(message_id, await _whole(store, account_id, row, held.get(message_id))) for message_id, row in batch]
 
 
-async def _whole(store: Store, account_id: AccountId, row: Located, held: StoredContent | Damaged | None) -> Found:
+async def _whole(
+    store: Store, account_id: AccountId, row: Extent | Brief, held: StoredContent | Damaged | None
+) -> Found:
     """Prefix and received octets."""
     if not isinstance(held, StoredContent):
         return held

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Final, NewType
-from uuid import UUID
 
 AccountId = NewType("AccountId", int)
 MailboxId = NewType("MailboxId", int)
@@ -99,7 +98,10 @@ class Placed:
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """Where the parts of a message lie: what is needed to cut sections out of its octets, see MessageRow."""
+    """Where the parts of a message lie: what is needed to cut sections out of its octets.
+
+    parts: see mailserver/message/structure.py.
+    """
 
     message_id: MessageId
     header_prefix: bytes
@@ -109,20 +111,13 @@ class Extent:
 
 
 @dataclass(frozen=True, slots=True)
-class MessageRow:
-    """The hot summary of a message, see mailserver/message/summary.py for the form of its parts."""
+class Brief:
+    """What little of a message's row a search needs; sent: its Date field, or arrival, epoch seconds."""
 
     message_id: MessageId
-    trace_id: UUID
     header_prefix: bytes
     size: int
-    header_octets: int
-    envelope: bytes
-    bodystructure: bytes
-    parts: bytes | None
-    thread_id: int
     sent: int
-    preview: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from storage import reader
 from storage.errors import Damaged, NotFound
-from storage.records import AccountId, Extent, MessageId
+from storage.records import AccountId, Brief, Extent, MessageId
 from storage.store import Store
 
 TOGETHER_OCTETS = 8 * 1024
@@ -35,6 +35,7 @@ _EXTENTS = """
 SELECT message_id, header_prefix, size, header_octets, parts FROM messages
 WHERE account_id = $1 AND message_id = ANY($2)
 """
+_BRIEFS = "SELECT message_id, header_prefix, size, sent FROM messages WHERE account_id = $1 AND message_id = ANY($2)"
 
 
 async def structures(
@@ -95,3 +96,10 @@ async def extents(store: Store, account_id: AccountId, message_ids: Sequence[int
     async with store.acquire() as conn:
         rows = await conn.fetch(_EXTENTS, account_id, message_ids)
     return {row[0]: Extent(*row) for row in rows}
+
+
+async def briefs(store: Store, account_id: AccountId, message_ids: Sequence[int]) -> dict[int, Brief]:
+    """What a search needs, by message id; an id that is gone is missing."""
+    async with store.acquire() as conn:
+        rows = await conn.fetch(_BRIEFS, account_id, message_ids)
+    return {row[0]: Brief(*row) for row in rows}

@@ -29,7 +29,7 @@ from mailserver.imap.page_text import FORMATS, Columns, lines
 from mailserver.imap.sections import Octets
 from mailserver.imap.view import Range, Slice
 from mailserver.protocols.imap.commands import Attribute, BodySection, FetchItem
-from storage import FlagChange, messages, reader, summaries
+from storage import Extent, FlagChange, MessageId, messages, reader, summaries
 from storage.errors import Damaged, NotFound
 from storage.records import Flag
 
@@ -234,7 +234,7 @@ class _Answer:
         extents = await summaries.extents(self._store, self._account_id, [message_id for message_id, _ in heads])
         there = [(head, extents[i]) for i, head in heads if head is not None and i in extents]
         self.missing |= len(there) < len(heads)
-        wanted: list[reader.Item] = [(extent.message_id, extent) for _, extent in there]
+        wanted: list[tuple[MessageId, Extent]] = [(extent.message_id, extent) for _, extent in there]
         async with aclosing(self._contents(wanted, items)) as contents:
             at = 0
             async for answers in contents:
@@ -246,7 +246,7 @@ class _Answer:
                 await self.session.breathe()
 
     async def _contents(
-        self, wanted: list[reader.Item], items: list[FetchItem]
+        self, wanted: list[tuple[MessageId, Extent]], items: list[FetchItem]
     ) -> AsyncGenerator[list[list[Octets]] | None, None]:
         """Each message's answers to the items, in pieces; None for a message that is gone or damaged."""
         by_ranges = [await self._takes_ranges(row, items) for _, row in wanted]
@@ -271,12 +271,12 @@ class _Answer:
                     self._damaged = True
                     yield None
 
-    async def _takes_ranges(self, row: reader.Located, items: list[FetchItem]) -> bool:
+    async def _takes_ranges(self, row: Extent, items: list[FetchItem]) -> bool:
         if sections.is_complex(row, items):
             return await self.session.in_thread(sections.takes_ranges, row, items)
         return sections.takes_ranges(row, items)
 
-    async def _from_whole(self, row: reader.Located, pieces: list[bytes], items: list[FetchItem]) -> list[list[Octets]]:
+    async def _from_whole(self, row: Extent, pieces: list[bytes], items: list[FetchItem]) -> list[list[Octets]]:
         if sections.is_much(row, items):
             return await self.session.in_thread(sections.from_whole, row, pieces, items)
         return sections.from_whole(row, pieces, items)

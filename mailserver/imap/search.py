@@ -27,12 +27,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from mailserver.imap import enable
 from mailserver.imap.errors import Done, Goodbye
 from mailserver.imap.search_plan import Facts, Plan, Stretch, positions
-from mailserver.imap.search_text import Look
+from mailserver.imap.search_text import FieldsLook, Look, Steps
 from mailserver.message import structure
 from mailserver.protocols.imap import responses
 from mailserver.protocols.imap.commands import And, Or, SearchReturn
 from mailserver.protocols.imap.sequence_set import compact
-from storage import MessageId, messages, reader
+from storage import MessageId, reader, summaries
 
 if TYPE_CHECKING:
     from mailserver.imap.session import Session
@@ -52,6 +52,7 @@ _THREAD_SECONDS = 0.02
 """How long one message is looked at in the event loop, and how long in a thread at once."""
 _WORK_AT_ONCE = 64 * 1024
 """Octets that are decoded in the event loop at once, a few milliseconds of work; more of them, in a thread."""
+_JOINED_AT_ONCE = 1 << 20
 _KEYS_AT_ONCE = 500
 """A plan of so many keys is made, and asked what it says of a stretch, in the event loop; a larger one in a thread."""
 _ENDS = frozenset({SearchReturn.MIN, SearchReturn.MAX})
@@ -180,7 +181,7 @@ class _Search:
         if plan.sent or plan.texts:
             matching, undecided = await self._summaries(stretch, undecided)
             found |= matching
-        if plan.sent or plan.header:
+        if plan.sent or plan.fields:
             for batch in _batches(stretch, undecided):
                 matching, left = await self._headers(stretch, batch)
                 found |= matching | await self._contents(left)
@@ -189,9 +190,9 @@ class _Search:
         return found
 
     async def _summaries(self, stretch: Stretch, undecided: list[Facts]) -> tuple[int, list[Facts]]:
-        rows = await messages.summaries(self._store, self._account_id, _ids(stretch, undecided))
+        rows = await summaries.briefs(self._store, self._account_id, _ids(stretch, undecided))
         for facts in undecided:
-            facts.row = rows.get(MessageId(stretch.message_ids[facts.position]))
+            facts.row = rows.get(stretch.message_ids[facts.position])
         return await self._decided([facts for facts in undecided if facts.row is not None])
 
     async def _headers(self, stretch: Stretch, undecided: list[Facts]) -> tuple[int, list[Facts]]:
@@ -232,22 +233,33 @@ class _Search:
         return found
 
     async def _decide(self, facts: Facts) -> bool | None:
-        if len(facts.header or b"") * (1 + self.plan.keys // _TERMS_AS_DECODING) > _WORK_AT_ONCE:
+        if self.plan.fields and facts.header is not None and not facts.header_read:
+            await self._through(FieldsLook(self.plan, facts), len(facts.header) * self._terms(self.plan.keys))
+        if self.plan.keys > _KEYS_AT_ONCE:
             return await self._session.in_thread(self.plan.root.decide, facts)
         return self.plan.root.decide(facts)
 
+    @staticmethod
+    def _terms(keys: int) -> int:
+        """How much more work it is to look for so many terms than to decode the text."""
+        return 1 + keys // _TERMS_AS_DECODING
+
+    async def _through(self, steps: Steps, work: int) -> None:
+        """Takes all steps: little work at once, much in a thread with breaths between."""
+        over = work <= _WORK_AT_ONCE and steps.go_on(_TURN_SECONDS)
+        while not over:
+            over = await self._session.in_thread(steps.go_on, _THREAD_SECONDS)
+            await self.breathe()
+
     async def _matches(self, facts: Facts, pieces: list[bytes]) -> bool:
         """Decides by all of a message, and lets go of it."""
-        octets = b"".join(pieces)
+        size = sum(map(len, pieces))
+        octets = b"".join(pieces) if size <= _JOINED_AT_ONCE else await self._session.in_thread(b"".join, pieces)
         pieces.clear()
-        look = Look(self.plan, facts, octets)
-        over = False
-        work = len(octets) * (1 + len(self.plan.texts) // _TERMS_AS_DECODING)
-        if work <= _WORK_AT_ONCE and not structure.is_costly(octets):
-            over = look.go_on(_TURN_SECONDS)
-        while not over:
-            over = await self._session.in_thread(look.go_on, _THREAD_SECONDS)
-            await self.breathe()
+        work = size * self._terms(len(self.plan.texts))
+        if work <= _WORK_AT_ONCE and structure.is_costly(octets):
+            work = _WORK_AT_ONCE + 1
+        await self._through(Look(self.plan, facts, octets), work)
         answer = await self._decide(facts)
         facts.header = None
         await self.breathe()

@@ -16,15 +16,16 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date
 from enum import IntEnum
+from itertools import count
 from typing import Protocol
 
 from mailserver.imap.view import Recent
 from mailserver.message import dates, headers
-from mailserver.message.decode import collapse, field_text, fold
+from mailserver.message.folding import collapse, fold
 from mailserver.protocols.imap import commands as c
 from mailserver.protocols.imap.commands import Compare, SearchKey
 from mailserver.protocols.imap.sequence_set import SequenceSet
-from storage import MessageRow
+from storage import Brief
 from storage.pages import Page, Snapshot
 from storage.records import KEYWORDS_AT
 
@@ -74,17 +75,18 @@ class Stretch:
 class Facts:
     """What is known of one message so far; None: not read yet.
 
-    header: the octets of its header. found: the text keys (by their index) of which the text is known to be in it;
-    read: all of it was looked at, so that what was not found is not there.
+    header: the octets of its header. found: the header and text keys (by their index) of which the text is known to be
+    in it; header_read, read: its header, or all of it, was looked at, so that what was not found is not there.
     """
 
-    __slots__ = ("found", "header", "position", "read", "row")
+    __slots__ = ("found", "header", "header_read", "position", "read", "row")
 
-    def __init__(self, position: int, row: MessageRow | None = None) -> None:
+    def __init__(self, position: int, row: Brief | None = None) -> None:
         self.position = position
         self.row = row
         self.header: bytes | None = None
         self.found: set[int] = set()
+        self.header_read = False
         self.read = False
 
 
@@ -225,7 +227,7 @@ class SentKey(_Deep):
         return earliest if same else None
 
     @staticmethod
-    def _written(header: bytes, row: MessageRow | None) -> int:
+    def _written(header: bytes, row: Brief | None) -> int:
         value = headers.value(header, b"date")
         moment = dates.parse_moment(value) if value is not None else None
         if moment is not None:
@@ -239,26 +241,24 @@ class SentKey(_Deep):
 
 
 class HeaderKey(_Deep):
-    """A field of the message's header holds the text; any such field will do where the text is empty."""
+    """A field of the message's header holds the text; any such field will do where the text is empty.
 
-    __slots__ = ("_name", "_octets", "_term")
+    octets: the text as it can be looked for in what was not decoded; None where it cannot.
+    """
+
+    __slots__ = ("index", "octets", "term")
     level = Level.HEADER
 
-    def __init__(self, name: str, text: str) -> None:
-        self._name = name.lower().encode()
-        self._term = term(text)
-        plain = self._term.isascii() and " " not in self._term
-        self._octets = self._term.encode() if plain else None  # can be looked for in what was not decoded
+    def __init__(self, index: int, text: str) -> None:
+        self.index = index
+        self.term = term(text)
+        plain = self.term.isascii() and " " not in self.term
+        self.octets = self.term.encode() if plain else None
 
     def decide(self, facts: Facts) -> bool | None:
-        if facts.header is None:
-            return None
-        return any(map(self._holds, headers.named(facts.header, self._name)))
-
-    def _holds(self, field: bytes) -> bool:
-        if self._octets is not None and field.isascii() and b"=?" not in field:
-            return self._octets in field[field.index(b":") + 1 :].lower()
-        return self._term in field_text(field).partition(":")[2] + " "
+        if self.index in facts.found:
+            return True
+        return False if facts.header_read else None
 
 
 class TextKey(_Deep):
@@ -366,8 +366,8 @@ class NoneOf:
 class Plan:
     """A search in one mailbox.
 
-    keys: how many there are. sent, header, modseq: whether there are any of these; texts: the BODY and
-    TEXT keys.
+    keys: how many there are. sent, modseq: whether there are any of these; fields: the keys of header fields by their
+    lower-case names; texts: the BODY and TEXT keys.
     """
 
     def __init__(self, key: SearchKey, snapshot: Snapshot, recent: Recent) -> None:
@@ -375,8 +375,9 @@ class Plan:
         self._recent = recent
         self.keys = 0
         self.sent = False
-        self.header = False
         self.modseq = False
+        self._indices = count()
+        self.fields: dict[bytes, list[HeaderKey]] = {}
         self.texts: list[TextKey] = []
         self.root = self._node(key)
 
@@ -404,10 +405,11 @@ class Plan:
                 self.sent = True
                 return SentKey(compare, day.toordinal() - _EPOCH)
             case c.HeaderHas(name, text):
-                self.header = True
-                return HeaderKey(name, text)
+                header_key = HeaderKey(next(self._indices), text)
+                self.fields.setdefault(name.lower().encode(), []).append(header_key)
+                return header_key
             case c.BodyHas(text) | c.TextHas(text):
-                self.texts.append(TextKey(len(self.texts), text, header=isinstance(key, c.TextHas)))
+                self.texts.append(TextKey(next(self._indices), text, header=isinstance(key, c.TextHas)))
                 return self.texts[-1]
             case _:
                 return self._page_key(key)

@@ -1,7 +1,8 @@
-"""BODY and TEXT of one message: its text piece by piece past all the terms that are looked for.
+"""What is looked for in one message: in its header fields (`FieldsLook`), in its text (`Look`).
 
-Held are the message's octets, a piece of text and the end of the one before, as long as the longest term, so that a
-term is found where it lies across their border. A look ends when the plan is decided, or with the text.
+The text goes piece by piece past all the terms that are looked for. Held are the message's octets, a piece of text and
+the end of the one before, as long as the longest term, so that a term is found where it lies across their border. A
+look ends when the plan is decided, or with the text.
 """
 
 from __future__ import annotations
@@ -10,23 +11,75 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from time import monotonic
 
-from mailserver.imap.search_plan import Facts, Plan, TextKey
-from mailserver.message import decode, structure
+from mailserver.imap.search_plan import Facts, HeaderKey, Plan, TextKey
+from mailserver.message import decode, headers, structure
+
+_FEW_NAMES = 4
 
 
-class Look:
-    """One message being looked at. After `go_on` has said that it is over, the plan can decide by `facts`."""
+class Steps:
+    """Work on one message in small steps. After `go_on` has said that it is over, the plan can decide by the facts."""
+
+    def __init__(self, steps: Iterator[None]) -> None:
+        self._steps = steps
+
+    def go_on(self, seconds: float) -> bool:
+        """Works for about so long; whether it is over."""
+        until = monotonic() + seconds
+        return all(monotonic() <= until for _ in self._steps)
+
+
+class FieldsLook(Steps):
+    """The header of one message, once for all header keys of the plan."""
+
+    def __init__(self, plan: Plan, facts: Facts) -> None:
+        self._plan = plan
+        self._facts = facts
+        super().__init__(self._run(facts.header or b""))
+
+    def _run(self, header: bytes) -> Iterator[None]:
+        for name, field in self._fields(header):
+            yield from self._through(field, self._plan.fields[name])
+        self._facts.header_read = True
+
+    def _fields(self, header: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """The fields with one of the names; of few names each is looked for by itself, which is quicker."""
+        wanted = self._plan.fields
+        if len(wanted) <= _FEW_NAMES:
+            yield from ((name, field) for name in wanted for field in headers.named(header, name))
+            return
+        for field in headers.lines(header):
+            name = headers.name_of(field)
+            if name and name in wanted:
+                yield name, field
+
+    def _through(self, field: bytes, keys: list[HeaderKey]) -> Iterator[None]:
+        found = self._facts.found
+        plain = field.partition(b":")[2].lower() if field.isascii() and b"=?" not in field else None
+        text: str | None = None
+        for key in keys:
+            if key.index in found:
+                continue
+            if plain is not None and key.octets is not None:
+                is_there = key.octets in plain
+            else:
+                if text is None:
+                    text = decode.field_text(field).partition(":")[2] + " "
+                    yield
+                is_there = key.term in text
+            if is_there:
+                found.add(key.index)
+            yield
+
+
+class Look(Steps):
+    """The text of one message."""
 
     def __init__(self, plan: Plan, facts: Facts, octets: bytes, piece: int = decode.PIECE) -> None:
         self._plan = plan
         self._facts = facts
         self._piece = piece
-        self._steps = self._run(octets)
-
-    def go_on(self, seconds: float) -> bool:
-        """Looks for about so long; whether it is over."""
-        until = monotonic() + seconds
-        return all(monotonic() <= until for _ in self._steps)
+        super().__init__(self._run(octets))
 
     def _run(self, octets: bytes) -> Iterator[None]:
         tree = structure.parse(octets)

@@ -22,8 +22,7 @@ from mailserver.imap.errors import Refusal
 from mailserver.message import headers, structure
 from mailserver.protocols.imap import responses
 from mailserver.protocols.imap.commands import BodySection, FetchItem
-from storage import reader
-from storage.reader import Located
+from storage import Extent, reader
 
 if TYPE_CHECKING:
     from storage import AccountId, Store
@@ -57,7 +56,7 @@ class InThread(Protocol):
 class Sections:
     """What is asked of one message, by items."""
 
-    def __init__(self, row: Located) -> None:
+    def __init__(self, row: Extent) -> None:
         self.row = row
         self._tree: structure.Part | None = None
 
@@ -114,17 +113,17 @@ def answer(item: FetchItem, value: Octets | None) -> Iterator[Octets]:
         yield value
 
 
-def is_much(row: Located, items: Sequence[FetchItem]) -> bool:
+def is_much(row: Extent, items: Sequence[FetchItem]) -> bool:
     """Does it take long to find the items' sections in the message?"""
     return row.size * len(items) > _AT_ONCE or is_complex(row, items)
 
 
-def is_complex(row: Located, items: Iterable[FetchItem]) -> bool:
+def is_complex(row: Extent, items: Iterable[FetchItem]) -> bool:
     """Does it take long to find out where the items' sections lie?"""
     return len(row.parts or b"") > _PARTS_AT_ONCE and any(isinstance(item, BodySection) and item.part for item in items)
 
 
-def takes_ranges(row: Located, items: Sequence[FetchItem]) -> bool:
+def takes_ranges(row: Extent, items: Sequence[FetchItem]) -> bool:
     """Is it better to read only parts of the message? They may not come to more than all of it."""
     if row.size < RANGES_FROM:
         return False
@@ -133,7 +132,7 @@ def takes_ranges(row: Located, items: Sequence[FetchItem]) -> bool:
     return len(wanted) == len(items) and sum(map(sections.octets, wanted)) < sections.size
 
 
-def from_whole(row: Located, pieces: list[bytes], items: list[FetchItem]) -> list[list[Octets]]:
+def from_whole(row: Extent, pieces: list[bytes], items: list[FetchItem]) -> list[list[Octets]]:
     """The answers to the items, each in pieces, from all of the message's octets. Refusal where they are too much."""
     sections = Sections(row)
     selected = 0
@@ -160,7 +159,7 @@ def from_whole(row: Located, pieces: list[bytes], items: list[FetchItem]) -> lis
 
 
 async def from_ranges(
-    store: Store, account_id: AccountId, row: Located, items: Sequence[FetchItem], kept: Kept, in_thread: InThread
+    store: Store, account_id: AccountId, row: Extent, items: Sequence[FetchItem], kept: Kept, in_thread: InThread
 ) -> list[list[Octets]]:
     """The same, reading only what the items need. NotFound where the octets are gone."""
     places = await in_thread(_places, row, items) if is_complex(row, items) else _places(row, items)
@@ -172,7 +171,7 @@ async def from_ranges(
     return found
 
 
-def _places(row: Located, items: Iterable[FetchItem]) -> list[tuple[int, int] | None]:
+def _places(row: Extent, items: Iterable[FetchItem]) -> list[tuple[int, int] | None]:
     sections = Sections(row)
     return [sections.place(item) for item in items if isinstance(item, BodySection)]
 
@@ -180,7 +179,7 @@ def _places(row: Located, items: Iterable[FetchItem]) -> list[tuple[int, int] | 
 async def _read(
     store: Store,
     account_id: AccountId,
-    row: Located,
+    row: Extent,
     item: BodySection,
     place: tuple[int, int],
     kept: Kept,

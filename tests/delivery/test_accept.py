@@ -19,16 +19,15 @@ from storage import (
     AccountId,
     Flag,
     MailboxId,
-    MessageRow,
     NotFound,
     OverQuota,
     Placed,
     Placement,
     Store,
     account_state,
-    messages,
     reader,
 )
+from tests.support.rows import MessageRow, message_rows
 
 ARRIVED = 1_764_000_000
 PREFIX = b"Return-Path: <>\r\n"
@@ -57,7 +56,7 @@ async def put(store: Store, octets: bytes, to: list[Placement] | None = None, qu
 
 
 async def row_of(store: Store, placed: Placed) -> MessageRow:
-    found = await messages.summaries(store, placed.account_id, [placed.message_id])
+    found = await message_rows(store, placed.account_id, [placed.message_id])
     return found[placed.message_id]
 
 

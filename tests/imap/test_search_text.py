@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailserver.imap.search_plan import Facts, Plan, term
-from mailserver.imap.search_text import Look
+from mailserver.imap.search_text import FieldsLook, Look
 from mailserver.imap.view import Recent
-from mailserver.message import charsets, structure
+from mailserver.message import charsets, decode, structure
 from mailserver.message.decode import collapse, fold, words
 from mailserver.message.structure import Part
 from mailserver.protocols.imap import commands as c
@@ -181,3 +181,50 @@ def test_no_step_is_long() -> None:
     while not look.go_on(0):
         steps += 1
     assert steps > len(octets) / 32_768
+
+
+HEADER = b"".join(b"X-%d: value %d\r\n" % (number % 50, number) for number in range(2_000)) + b"\r\n"
+
+
+@pytest.mark.parametrize("names", [3, 60])
+def test_header_fields(names: int) -> None:
+    """Of few names each is looked for by itself, of many all at once: the answers are the same."""
+    keys = [
+        c.HeaderHas(f"X-{name}", text) for name in range(names) for text in ("", "VALUE 5", "value 1951", "nothing")
+    ]
+    plan = plan_of(*keys)
+    facts = Facts(0)
+    facts.header = HEADER + b"=?: no field\r\n"
+    assert FieldsLook(plan, facts).go_on(60)
+    found = [key.index in facts.found for name in plan.fields for key in plan.fields[name]]
+    expected = []
+    for name in range(names):
+        values = [f"value {number}" for number in range(name, 2_000, 50)] if name < 50 else []
+        expected += [any(text in value for value in values) for text in ("", "value 5", "value 1951", "nothing")]
+    assert found == expected
+
+
+def test_no_step_through_a_header_is_long() -> None:
+    """However many keys there are, a step looks for one of them in one field."""
+    plan = plan_of(*[c.HeaderHas(f"X-{number % 10}", f"never {number}") for number in range(500)])
+    facts = Facts(0)
+    facts.header = HEADER
+    look = FieldsLook(plan, facts)
+    steps = 1
+    while not look.go_on(0):
+        steps += 1
+        assert not facts.header_read
+    assert steps >= 2_000 // 50 * 500
+    assert facts.header_read and not facts.found
+
+
+def test_a_field_is_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded = []
+    real = decode.field_text
+    monkeypatch.setattr(decode, "field_text", lambda field: decoded.append(field) or real(field))
+    facts = Facts(0)
+    facts.header = b"Subject: =?utf-8?q?=C3=BC?= x\r\nTo: =?utf-8?q?y?=\r\nFrom: z\r\n\r\n"
+    names = ("Subject", "To", "From", "Cc", "Bcc", "Sender")
+    plan = plan_of(*[c.HeaderHas(name, text) for name in names for text in ("ü", "x y", "no")])
+    assert FieldsLook(plan, facts).go_on(60)
+    assert len(decoded) == 3, "those with encoded words, and the one that is asked for a text with a space"

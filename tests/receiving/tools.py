@@ -22,7 +22,8 @@ from mailserver.receiving.mx_policy import MxPolicy
 from mailserver.receiving.server import SmtpConnection
 from mailserver.receiving.session import Receiving
 from mailserver.receiving.submission_policy import SubmissionPolicy
-from storage import INBOX, Account, MessageRow, Store, messages, reader
+from storage import INBOX, Account, Store, reader
+from tests.support.rows import MessageRow, message_rows
 
 PASSWORD = "correct horse"
 SECONDS = 20
@@ -106,7 +107,7 @@ class Host:
             ids = [entry.message_id for entry in view.snapshot.entries()]
         finally:
             view.close()
-        found = await messages.summaries(self.store, account.account_id, ids)
+        found = await message_rows(self.store, account.account_id, ids)
         return [found[message_id] for message_id in ids]  # type: ignore[index]
 
     async def whole(self, account: Account, row: MessageRow) -> bytes:

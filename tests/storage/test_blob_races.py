@@ -16,13 +16,14 @@ from typing import Any
 
 import pytest
 
-from storage import blobs, housekeeping, messages
+from storage import blobs, housekeeping
 from storage.blobs import BlobStore
 from storage.errors import StorageError
 from storage.records import INBOX
 from storage.store import Store
 from tests.storage.blob_stores import all_listed, blobs_of_kind
 from tests.storage.conftest import ALICE, deliver
+from tests.support.rows import message_rows
 
 SECONDS = 5.0
 WRITER = ContextVar("WRITER", default=False)
@@ -97,7 +98,7 @@ async def test_no_committed_blob_is_swept(
         assert refs
         assert set(refs) <= set(await all_listed(held, 1 << 31))
         await asyncio.gather(*map(held.get, refs))
-    rows = await messages.summaries(store, ALICE, await _message_ids(store))
+    rows = await message_rows(store, ALICE, await _message_ids(store))
     assert len(rows) == sum(written.result())
 
 

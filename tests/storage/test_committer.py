@@ -19,6 +19,7 @@ from storage.records import INBOX, MAX_KEYWORDS, AccountId, Flag, FlagChange
 from storage.store import Store
 from tests.storage.conftest import ALICE, BOB, OpenStore, deliver, place
 from tests.storage.test_messages import held
+from tests.support.rows import message_rows
 
 Losing = Callable[[Any, Awaitable[Any], float], Awaitable[Any]]
 
@@ -60,7 +61,7 @@ async def test_a_message_is_readable_and_counted(store: Store) -> None:
     box = await mailboxes.get(store, ALICE, INBOX)
     assert (box.messages, box.unseen, box.uidnext, box.recent, box.octets) == (1, 0, 2, 1, 35)
     assert box.highestmodseq == placed.modseq
-    row = (await messages.summaries(store, ALICE, [placed.message_id]))[placed.message_id]
+    row = (await message_rows(store, ALICE, [placed.message_id]))[placed.message_id]
     whole = await reader.read(store, ALICE, placed.message_id, row=row)
     assert whole == b"Received: x\r\nSubject: hi\r\n\r\nhello\r\n"
     assert store.committer.batches == 1, "it went by the batch, not alone"
@@ -181,7 +182,7 @@ async def test_threads(store: Store) -> None:
         (await deliver(store, msgids=ids))[0].message_id
         for ids in [(b"a@x",), (b"b@x", b"a@x"), (b"c@x", b"gone@x", b"b@x"), (b"d@x",)]
     ]
-    rows = await messages.summaries(store, ALICE, [first, second, third, other])
+    rows = await message_rows(store, ALICE, [first, second, third, other])
     threads = [rows[m].thread_id for m in (first, second, third, other)]
     assert threads[:3] == [first] * 3 and threads[3] == other
 

@@ -12,14 +12,15 @@ from pathlib import Path
 import pytest
 
 from mailserver.delivery import accept
-from storage import messages, reader, summaries
+from storage import reader, summaries
 from storage.blobs import REF_OCTETS, name_of
 from storage.directory_blobs import DirectoryBlobs
 from storage.errors import BlobLost, Damaged, NotFound, Unavailable
-from storage.records import MessageId, MessageRow
+from storage.records import MessageId
 from storage.store import Store
 from tests.storage.blob_stores import all_listed
 from tests.storage.conftest import ALICE, place
+from tests.support.rows import MessageRow, message_rows
 
 PREFIX = b"Return-Path: <>\r\n"
 
@@ -53,7 +54,7 @@ async def put(store: Store, octets: bytes) -> MessageRow:
     (placed,) = await accept.accept(
         store, octets, [placement], trace_id=uuid.uuid4(), quota="share", arrived=1_700_000_000
     )
-    return (await messages.summaries(store, ALICE, [placed.message_id]))[placed.message_id]
+    return (await message_rows(store, ALICE, [placed.message_id]))[placed.message_id]
 
 
 @pytest.mark.parametrize("octets", SHAPES.values(), ids=SHAPES)
