@@ -167,7 +167,7 @@ def restart(site: Site, chance: Chance) -> Course:
         if chance.random() < 0.3:
             processes.send(site.supervisor, signal.SIGTERM)
         try:
-            site.process.wait(timeout=45)
+            site.process.wait(timeout=15)
         except subprocess.TimeoutExpired:
             return  # looked after by the run
     site.serve()

@@ -75,6 +75,7 @@ class ObjectStore:
                 left.unlink()
 
     def _command(self) -> list[str]:
+        """Sockets by names within its folder: their addresses are short."""
         folder = self._folder
         listening = [f"-{name}.port={port}" for name, port in zip(_NAMES, self._ports, strict=False)]
         grpc = self._ports[len(_NAMES) :]
@@ -83,7 +84,7 @@ class ObjectStore:
             str(PROGRAM), "server", f"-ip={HOST}", f"-ip.bind={HOST}", f"-dir={folder}", "-filer", "-s3",
             f"-s3.config={folder}/s3.json", "-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.autoCreateBucket=false",
             "-volume.max=32", "-master.volumeSizeLimitMB=64", "-master.telemetry=false", "-master.electionTimeout=1s",
-            f"-filer.localSocket={folder}/filer.sock", f"-s3.localSocket={folder}/s3.sock", *listening,
+            "-filer.localSocket=filer.sock", "-s3.localSocket=s3.sock", *listening,
         ]  # fmt: skip
 
     async def _wait(self) -> None:

@@ -142,7 +142,12 @@ class _Run:
 
     def _await_progress(self, what: str, clients: Load) -> None:
         goal = self.ledger.acknowledged + _PROGRESS
-        if not wait_until(lambda: self.ledger.acknowledged >= goal or clients.failures, _HEAL_SECONDS):
+
+        def is_over() -> bool:
+            self._look_after_site()
+            return self.ledger.acknowledged >= goal or bool(clients.failures)
+
+        if not wait_until(is_over, _HEAL_SECONDS):
             raise Incident(f"{_HEAL_SECONDS:.0f} s after {what} nothing is acknowledged")
         if clients.failures:
             raise Incident(f"after {what}: {clients.failures[0]}")

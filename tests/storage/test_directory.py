@@ -133,11 +133,23 @@ async def test_a_change_elsewhere_drops_what_is_kept(open_store: OpenStore, stor
             await asyncio.sleep(0.01)
 
 
+async def caught_up(store: Store) -> None:
+    """Until all that was told before has been heard."""
+    heard = asyncio.Event()
+    forget = store.changes.listen(lambda notice: heard.set() if notice.kind == "marker" else None)
+    async with asyncio.timeout(10):
+        while not store.changes.database_up:
+            await asyncio.sleep(0.01)
+        async with store.acquire() as conn:
+            await directory.announce(conn, "marker")
+        await heard.wait()
+    forget()
+
+
 async def test_an_answer_is_kept_and_shared(store: Store) -> None:
     """Many at once ask the database once, later ones not at all."""
-    conn = await store.pool.acquire()
+    await caught_up(store)
     queries: list[str] = []
-    await store.pool.release(conn)
     original = store.acquire
 
     def counting() -> Any:
