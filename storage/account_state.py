@@ -14,7 +14,10 @@ RETURNING account_id, modseq, quota_octets, quota_messages, used_octets, used_me
     next_uidvalidity, extract(epoch FROM now())::bigint AS now
 """
 
-_SET_USE = "UPDATE account_state SET used_octets = $2, used_messages = $3 WHERE account_id = $1"
+_SET_USE = """
+UPDATE account_state SET used_octets = $2, used_messages = $3, undelete_octets = undelete_octets + $4
+WHERE account_id = $1
+"""
 _SET_NEXT = "UPDATE account_state SET next_mailbox = $2, next_uidvalidity = $3 WHERE account_id = $1"
 _QUOTA = "SELECT quota_octets, quota_messages, used_octets, used_messages FROM account_state WHERE account_id = $1"
 _SET_QUOTA = "UPDATE account_state SET quota_octets = $2, quota_messages = $3 WHERE account_id = $1"
@@ -49,10 +52,11 @@ async def lock(conn: Any, account_id: int) -> State:
     return State(*row)
 
 
-async def set_use(conn: Any, state: State, octets: int, messages: int) -> None:
-    """Adds to what the account uses (negative: takes away), from the locked values."""
+async def set_use(conn: Any, state: State, octets: int, messages: int, *, undelete_octets: int = 0) -> None:
+    """Adds to what the account uses (negative: takes away), from the locked values, and to what waits for undelete."""
     if octets or messages:
-        await conn.execute(_SET_USE, state.account_id, state.used_octets + octets, state.used_messages + messages)
+        used = (state.used_octets + octets, state.used_messages + messages)
+        await conn.execute(_SET_USE, state.account_id, *used, undelete_octets)
 
 
 async def set_next(conn: Any, account_id: int, next_mailbox: int, next_uidvalidity: int) -> None:

@@ -23,7 +23,8 @@ from storage.account_state import State
 from storage.blobs import generation
 from storage.content import Message
 from storage.errors import NotFound, OutcomeUnknown, OverQuota, StorageError, Unavailable
-from storage.membership import Change, Effect, Lists
+from storage.membership import Change, Effect, Stretch
+from storage.packed import INT8, UINT4, unpack
 from storage.records import AccountId, Mailbox, MailboxId, MessageId, ModSeq, Notice, Placed, Placement, Uid
 
 if TYPE_CHECKING:
@@ -56,17 +57,16 @@ _THREAD_REF = """
 INSERT INTO thread_refs (account_id, msgid_hash, thread_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING
 """
 _FIND_ATTEMPT = "SELECT trace_id FROM messages WHERE account_id = $1 AND message_id = $2"
-# A copy inside the mailbox has a higher UID than the message it was made of.
-_FIND_PLACE = """
-SELECT p.mailbox_id, p.uids[array_position(p.message_ids, $2)] AS uid,
-    p.modseqs[array_position(p.message_ids, $2)] AS modseq, m.uidvalidity
+# Rows that may hold the message: its octets may also stand across two others.
+_FIND_PLACES = """
+SELECT p.message_ids, p.uids, p.modseqs, m.uidvalidity
 FROM mailbox_pages p JOIN mailboxes m ON m.account_id = p.account_id AND m.mailbox_id = p.mailbox_id
-WHERE p.account_id = $1 AND $2 = ANY(p.message_ids) AND p.mailbox_id = $3 ORDER BY p.page LIMIT 1
+WHERE p.account_id = $1 AND position(int8send($2) IN p.message_ids) > 0 AND p.mailbox_id = $3
 """
 _FIND_EXPUNGED = """
-SELECT v.uids[array_position(v.message_ids, $2)] AS uid, v.modseq, m.uidvalidity
+SELECT v.message_ids, v.uids, v.modseq, m.uidvalidity
 FROM vanished v JOIN mailboxes m ON m.account_id = v.account_id AND m.mailbox_id = v.mailbox_id
-WHERE v.account_id = $1 AND $2 = ANY(v.message_ids) AND v.mailbox_id = $3 ORDER BY uid LIMIT 1
+WHERE v.account_id = $1 AND position(int8send($2) IN v.message_ids) > 0 AND v.mailbox_id = $3
 """
 
 
@@ -118,7 +118,7 @@ class _Box:
 
     before: Mailbox
     now: Mailbox
-    pages: list[Lists] = field(default_factory=list)
+    new: Stretch | None = None
     bits: int = 0
     """Flag bits of keywords that the batch gives to messages, which the database does not know yet."""
 
@@ -170,8 +170,11 @@ class StatementBatch:
                 return False
         for placement in pending.placements:
             key = (placement.account_id, pending.message_id, placement.mailbox_id)
-            row = await self._conn.fetchrow(_FIND_PLACE, *key) or await self._conn.fetchrow(_FIND_EXPUNGED, *key)
-            uid, modseq, uidvalidity = (row["uid"], row["modseq"], row["uidvalidity"]) if row else (0, 0, 0)
+            rows = await self._conn.fetch(_FIND_PLACES, *key)
+            found = _place_in(rows, pending.message_id)
+            if found is None:
+                found = _place_in(await self._conn.fetch(_FIND_EXPUNGED, *key), pending.message_id)
+            uid, modseq, uidvalidity = found or (0, 0, 0)
             placed.append(placed_at(placement, uidvalidity, uid, modseq, pending.message_id))
         self._answers.append((pending, placed))
         for account in pending.accounts:
@@ -272,11 +275,13 @@ class StatementBatch:
         modseq = account.state.modseq + 1
         size = pending.message.size + len(placement.header_prefix)
         uid = box.now.uidnext
-        (page,) = membership.new_pages(
-            uid, modseq, account.state.now, ([pending.message_id], [flags], [size], [placement.received])
-        )
-        _append(box.pages, page)
-        box.now = membership.grown(box.now, modseq, [flags], [size])
+        columns = ([pending.message_id], [flags], [size], [placement.received])
+        new = membership.stretch(uid, modseq, account.state.now, columns)
+        if box.new is None:
+            box.new = new
+        else:
+            box.new.extend(new)
+        box.now = membership.grown(box.now, modseq, membership.tally(new.flags, new.sizes))
         account.octets += size
         account.messages += 1
         return placed_at(placement, box.now.uidvalidity, uid, modseq, pending.message_id)
@@ -335,11 +340,11 @@ class StatementBatch:
                 state.used_octets + account.octets,
                 state.used_messages + account.messages,
             )
-            for mailbox_id, box in sorted(account.boxes.items()):
-                if box.pages:
-                    self._add(membership.COUNTERS, *membership.counters(box.now, sum(len(p.uids) for p in box.pages)))
-                    for page in box.pages:
-                        self._add(membership.APPEND, account_id, mailbox_id, page.number, page.modseq, *page.columns())
+            for _, box in sorted(account.boxes.items()):
+                if box.new is not None:
+                    self._add(membership.COUNTERS, *membership.counters(box.now, added=len(box.new)))
+                    for row in membership.append_arguments(box.now, box.new, state.modseq + 1):
+                        self._add(membership.APPEND, *row)
         for ref in self._new_refs:
             self._add(_THREAD_REF, *ref)
         for sql, rows in self._rows.items():
@@ -360,9 +365,9 @@ class StatementBatch:
         notices = []
         for account_id, account in self._accounts.items():
             effects = [
-                Effect(box.before, box.now, [page.page() for page in box.pages], appended=True)
+                Effect(box.before, box.now, box.new.pages(account.state.modseq + 1), appended=True)
                 for box in account.boxes.values()
-                if box.pages
+                if box.new is not None
             ]
             if effects:
                 change = Change(AccountId(account_id), account.state.modseq + 1, effects)
@@ -370,14 +375,16 @@ class StatementBatch:
         return notices
 
 
-def _append(pages: list[Lists], new: Lists) -> None:
-    """Adds a one-message page, joining it to the last where it is the same page."""
-    if pages and pages[-1].number == new.number:
-        for column, values in zip(pages[-1].columns(), new.columns(), strict=True):
-            column.extend(values)
-        pages[-1].modseq = new.modseq
-    else:
-        pages.append(new)
+def _place_in(rows: Sequence[Any], message_id: int) -> tuple[int, int, int] | None:
+    """UID, modseq and UIDVALIDITY of the message; a copy of it has a higher UID."""
+    found = []
+    for ids, uids, modseqs, uidvalidity in rows:
+        column = unpack(INT8, ids)
+        if message_id in column:
+            place = column.index(message_id)
+            modseq = modseqs if isinstance(modseqs, int) else unpack(INT8, modseqs)[place]
+            found.append((unpack(UINT4, uids)[place], modseq, uidvalidity))
+    return min(found, default=None)
 
 
 def placed_at(placement: Placement, uidvalidity: int, uid: int, modseq: int, message_id: int) -> Placed:

@@ -18,6 +18,7 @@ from storage import codec, content, mailboxes, membership
 from storage.batch import WAIT_MILLISECONDS, Pending, placed_at
 from storage.errors import LimitReached, NotFound, OverQuota, Unavailable
 from storage.membership import Effect
+from storage.packed import listed
 from storage.records import AccountId, Notice, Placed, Placement
 from storage.store import NEVER, finish
 
@@ -34,8 +35,7 @@ _BLOB = ("int", "bigint", "bytea")
 _TYPES = ("bigint", *_MESSAGE, *_COPY, *_PLACEMENT, *_THREAD, *_BLOB)
 _AS_THEY_ARE = ("bytea", "text")
 
-# The driver looks at every element of an array as if it might be an array itself, which costs more than all the rest;
-# so numbers travel as text, which the server turns into arrays.
+# Numbers travel as text, which the server turns into arrays.
 CALL = "SELECT * FROM deliver_batch($1, {})".format(
     ", ".join(f"${n}" if kind in _AS_THEY_ARE else f"${n}::text::{kind}[]" for n, kind in enumerate(_TYPES, 2))
 )
@@ -130,8 +130,8 @@ def _effect(pending: Pending, placement: Placement, row: Any) -> Effect:
     after = mailboxes.record(placement.account_id, list(row)[5:])
     size = pending.message.size + len(placement.header_prefix)
     columns = ([pending.message_id], [int(placement.flags)], [size], [placement.received])
-    (page,) = membership.new_pages(after.uidnext - 1, after.modseq, row["moment"], columns)
-    return Effect(replace(after, highestmodseq=row["before"]), after, [page.page()], appended=True)
+    new = membership.stretch(after.uidnext - 1, after.modseq, row["moment"], columns)
+    return Effect(replace(after, highestmodseq=row["before"]), after, new.pages(after.modseq), appended=True)
 
 
 def _refusal(status: str) -> Exception:
@@ -166,6 +166,5 @@ def _columns(rows: Sequence[tuple[Any, ...]], kinds: tuple[str, ...]) -> list[An
     """The rows' columns, one argument each."""
     columns: Sequence[Sequence[Any]] = list(zip(*rows, strict=True)) if rows else [()] * len(kinds)
     return [
-        list(column) if kind in _AS_THEY_ARE else f"{{{','.join(map(str, column))}}}"
-        for column, kind in zip(columns, kinds, strict=True)
+        list(column) if kind in _AS_THEY_ARE else listed(column) for column, kind in zip(columns, kinds, strict=True)
     ]

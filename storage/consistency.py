@@ -20,6 +20,7 @@ from typing import Any
 from storage import blobs, consistency_contents, consistency_membership
 from storage.findings import Findings
 from storage.housekeeping import GRACE_SECONDS
+from storage.packed import integers
 from storage.records import AccountId, MailboxId, Notice
 from storage.store import Store
 
@@ -28,11 +29,11 @@ _COUNT = "SELECT count(*) FROM account_state"
 _BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 _LOCK = "SELECT modseq FROM account_state WHERE account_id = $1 FOR UPDATE"
 _REFERRED = "SELECT DISTINCT blob FROM blob_refs WHERE blob = ANY($1)"
-_GARBAGE = """
+_GARBAGE = f"""
 SELECT count(*) FROM (
     SELECT message_id FROM messages WHERE account_id = $1 AND created < $2
-    EXCEPT SELECT unnest(message_ids) FROM mailbox_pages WHERE account_id = $1
-    EXCEPT SELECT unnest(message_ids) FROM vanished WHERE account_id = $1 AND message_ids IS NOT NULL
+    EXCEPT {integers("message_ids", "mailbox_pages", "account_id = $1")}
+    EXCEPT {integers("message_ids", "vanished", "account_id = $1 AND message_ids IS NOT NULL")}
     EXCEPT SELECT message_id FROM queue_messages WHERE account_id = $1
 ) AS unheld
 """

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
 from dataclasses import dataclass
 from typing import Any
 
 from storage import mailboxes, membership
 from storage.consistency_contents import check_held
 from storage.findings import Findings, Mend
-from storage.membership import Lists
-from storage.pages import PAGE_BITS
+from storage.packed import INT8, UINT4, fit, unpack
+from storage.pages import PAGE_BITS, Page
 from storage.records import INBOX, KEYWORDS_AT, Flag, Mailbox
 
 _BOXES_AT_ONCE = 500
@@ -29,15 +29,13 @@ _PAGES = f"""
 SELECT mailbox_id, page, modseq, uids, message_ids, flags, modseqs, sizes, received, saved FROM mailbox_pages
 WHERE account_id = $1 AND (mailbox_id, page) > ($2, $3) ORDER BY mailbox_id, page LIMIT {_PAGES_AT_ONCE}
 """
+_VANISHED_TYPECODES = (UINT4, INT8, INT8, UINT4, INT8)
 _VANISHED = f"""
 SELECT mailbox_id, modseq, uids, message_ids, flags, sizes, received FROM vanished
 WHERE account_id = $1 AND (mailbox_id, modseq) > ($2, $3) ORDER BY mailbox_id, modseq LIMIT {_VANISHED_AT_ONCE}
 """
 _BACK = """
-SELECT v.mailbox_id, u.uid FROM vanished v CROSS JOIN unnest(v.uids) AS u(uid)
-JOIN mailbox_pages p ON p.account_id = $1 AND p.mailbox_id = v.mailbox_id AND p.page = u.uid >> 6
-    AND u.uid = ANY(p.uids)
-WHERE v.account_id = $1 AND (v.mailbox_id, v.modseq) >= ($2, $3) AND (v.mailbox_id, v.modseq) <= ($4, $5)
+SELECT uids FROM mailbox_pages WHERE account_id = $1 AND mailbox_id = $2 AND page = ANY($3)
 """
 # \\Recent may be claimed meanwhile without the account's lock.
 _SET_MAILBOX = """
@@ -123,31 +121,26 @@ async def _walk_pages(conn: Any, findings: Findings, boxes: dict[int, _Box]) -> 
     while rows := await conn.fetch(_PAGES, findings.account_id, *last):
         held: list[tuple[int, int, str]] = []
         for mailbox_id, *columns in rows:
-            page = Lists(*columns)
+            number, _, *octets = columns
             box = boxes.get(mailbox_id)
             if box is None:
-                findings.fault("page", f"mailbox {mailbox_id}, page {page.number}", "there is no such mailbox")
-            elif is_whole(page):
+                findings.fault("page", f"mailbox {mailbox_id}, page {number}", "there is no such mailbox")
+            elif fit(membership.TYPECODES, octets):
+                (page,) = membership.pages_of([columns])
                 held += _add_page(findings, box, page)
             else:
                 box.whole = False
-                findings.fault("page", f"{box.name}, page {page.number}", "its columns do not fit each other")
+                findings.fault("page", f"{box.name}, page {number}", "its columns do not fit each other")
         await check_held(conn, findings, held)
         last = (rows[-1][0], rows[-1][1])
 
 
-def is_whole(page: Lists) -> bool:
-    """Do all columns say something of each message?"""
-    columns = page.columns()
-    return all(len(column) == len(page.uids) and None not in column for column in columns)
-
-
-def _add_page(findings: Findings, box: _Box, page: Lists) -> list[tuple[int, int, str]]:
+def _add_page(findings: Findings, box: _Box, page: Page) -> list[tuple[int, int, str]]:
     """Checks one page and adds it up; the message, size and place of each of its UIDs."""
     where = f"{box.name}, page {page.number}"
     if not page.uids:
         findings.fault("page", where, "it is empty")
-    if sorted(set(page.uids)) != page.uids:
+    if sorted(set(page.uids)) != page.uids.tolist():
         findings.fault("uids", where, "its UIDs do not ascend")
     if any(uid >> PAGE_BITS != page.number for uid in page.uids):
         findings.fault("uids", where, "it holds UIDs of another page")
@@ -164,7 +157,7 @@ def _add_page(findings: Findings, box: _Box, page: Lists) -> list[tuple[int, int
     ]
 
 
-def _check_keywords(findings: Findings, box: _Box, page: Lists, where: str) -> None:
+def _check_keywords(findings: Findings, box: _Box, page: Page, where: str) -> None:
     named = sum(1 << (KEYWORDS_AT + i) for i, name in enumerate(box.row.keywords) if name)
     nameless = ~(named | (1 << KEYWORDS_AT) - 1)
     uids = [str(uid) for uid, flags in zip(page.uids, page.flags, strict=True) if flags & nameless]
@@ -173,7 +166,7 @@ def _check_keywords(findings: Findings, box: _Box, page: Lists, where: str) -> N
         findings.fault("keywords", where, text, _page_mend(findings, box, page, nameless))
 
 
-def _page_mend(findings: Findings, box: _Box, page: Lists, nameless: int) -> Mend:
+def _page_mend(findings: Findings, box: _Box, page: Page, nameless: int) -> Mend:
     """Writes the page's flags without these bits, under the modseq of the repair."""
     findings.mended_mailboxes.add(box.row.mailbox_id)
 
@@ -181,14 +174,13 @@ def _page_mend(findings: Findings, box: _Box, page: Lists, nameless: int) -> Men
         for i, flags in enumerate(page.flags):
             if flags & nameless:
                 page.flags[i], page.modseqs[i] = flags & ~nameless, modseq
-        page.modseq = modseq
-        await membership.write_flags(conn, box.row, [page])
+        await membership.write_flags(conn, box.row, modseq, [(page.number, 0, len(page))], page.flags, page.modseqs)
         await _write_box(conn, box, modseq)
 
     return mend
 
 
-def _count(box: _Box, page: Lists) -> None:
+def _count(box: _Box, page: Page) -> None:
     box.messages += len(page.uids)
     box.octets += sum(page.sizes)
     box.unseen += sum(1 for flags in page.flags if not flags & Flag.SEEN)
@@ -252,16 +244,26 @@ async def _walk_vanished(conn: Any, findings: Findings, boxes: dict[int, _Box]) 
         for row in rows:
             octets += _check_vanished(findings, boxes.get(row["mailbox_id"]), row, held)
         await check_held(conn, findings, held)
-        first, last = (rows[0][0], rows[0][1]), (rows[-1][0], rows[-1][1])
-        for mailbox_id, uid in await conn.fetch(_BACK, findings.account_id, *first, *last):
-            name = boxes[mailbox_id].name if mailbox_id in boxes else f"mailbox {mailbox_id}"
-            findings.fault("vanished", f"{name}, UID {uid}", "it was expunged and is there")
+        last = (rows[-1][0], rows[-1][1])
+        for row in rows:
+            await _find_back(conn, findings, boxes.get(row["mailbox_id"]), row)
     return octets
+
+
+async def _find_back(conn: Any, findings: Findings, box: _Box | None, row: Any) -> None:
+    """Names those UIDs of a row that a page has."""
+    gone = set(_elements(UINT4, row["uids"]))
+    numbers = sorted({uid >> PAGE_BITS for uid in gone})
+    for page in await conn.fetch(_BACK, findings.account_id, row["mailbox_id"], numbers):
+        for uid in sorted(gone.intersection(_elements(UINT4, page["uids"]))):
+            name = f"mailbox {row['mailbox_id']}" if box is None else box.name
+            findings.fault("vanished", f"{name}, UID {uid}", "it was expunged and is there")
 
 
 def _check_vanished(findings: Findings, box: _Box | None, row: Any, held: list[tuple[int, int, str]]) -> int:
     """One row: adds what it holds to `held`, and says how many octets that is."""
-    _, modseq, uids, message_ids, *others = row
+    _, modseq, *columns = row
+    uids = _elements(UINT4, row["uids"])
     if box is None:
         findings.garbage["expunges of no mailbox"] += 1
         name = f"mailbox {row['mailbox_id']}"
@@ -270,22 +272,24 @@ def _check_vanished(findings: Findings, box: _Box | None, row: Any, held: list[t
         box.modseq = max(box.modseq, modseq)
         box.max_uid = max(box.max_uid, *uids, 0)
     findings.looked_at["expunges"] += 1
-    if message_ids is None:
+    if row["message_ids"] is None:
         return 0
     where = f"{name}, expunged at modseq {modseq}"
-    if not _fit(uids, message_ids, *others):
+    sizes = _elements(UINT4, row["sizes"])
+    if not fit(_VANISHED_TYPECODES, columns):
         findings.fault("vanished", where, "its columns do not fit each other")
-        return sum(others[1] or ())
-    sizes: Sequence[int] = others[1]
+        return sum(sizes)
     held += [
         (message_id, size, f"{name}, expunged UID {uid}")
-        for message_id, size, uid in zip(message_ids, sizes, uids, strict=True)
+        for message_id, size, uid in zip(unpack(INT8, row["message_ids"]), sizes, uids, strict=True)
     ]
     return sum(sizes)
 
 
-def _fit(*columns: Sequence[int] | None) -> bool:
-    return len({-1 if column is None else len(column) for column in columns}) == 1
+def _elements(typecode: str, octets: bytes | None) -> array[int]:
+    """As many elements of a column as are whole."""
+    octets = octets or b""
+    return unpack(typecode, octets[: len(octets) - len(octets) % array(typecode).itemsize])
 
 
 # The account ----------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from typing import Any
 
 from storage import blobs
 from storage.errors import StorageError, Unavailable
+from storage.packed import INT8, UINT4, integers, unpack
 from storage.store import Store
 
 log = logging.getLogger(__name__)
@@ -50,10 +51,10 @@ _VANISHED_MESSAGES = """
 SELECT message_ids, sizes FROM vanished WHERE account_id = $1 AND mailbox_id = $2 AND message_ids IS NOT NULL
 """
 _DROP_VANISHED = "DELETE FROM vanished WHERE account_id = $1 AND mailbox_id = $2"
-_DEAD = """
+_DEAD = f"""
 SELECT message_id FROM messages WHERE account_id = $1 AND message_id = ANY($2) AND created < $3
-    AND message_id NOT IN (SELECT unnest(message_ids) FROM mailbox_pages WHERE account_id = $1)
-    AND message_id NOT IN (SELECT unnest(message_ids) FROM vanished WHERE account_id = $1 AND message_ids IS NOT NULL)
+    AND message_id NOT IN ({integers("message_ids", "mailbox_pages", "account_id = $1")})
+    AND message_id NOT IN ({integers("message_ids", "vanished", "account_id = $1 AND message_ids IS NOT NULL")})
     AND message_id NOT IN (SELECT message_id FROM queue_messages WHERE account_id = $1)
 """
 _DROP_MESSAGES = "DELETE FROM messages WHERE account_id = $1 AND message_id = ANY($2)"
@@ -129,9 +130,9 @@ async def _purge_slice(store: Store, account_id: int, before: float) -> int | No
             return None
         rows = await conn.fetch(_EXPIRED, account_id, moment, _SLICE)
         if rows:
-            candidates = [message_id for row in rows for message_id in row["message_ids"]]
+            candidates = _messages(rows)
             await conn.executemany(_LET_GO, [(account_id, row["mailbox_id"], row["modseq"]) for row in rows])
-            await conn.execute(_LESS_UNDELETE, account_id, sum(sum(row["sizes"]) for row in rows))
+            await conn.execute(_LESS_UNDELETE, account_id, _octets(rows))
         else:
             mailbox_id = await conn.fetchval(_DELETED_MAILBOX, account_id, moment)
             if mailbox_id is None:
@@ -144,10 +145,18 @@ async def _drop_mailbox(conn: Any, account_id: int, mailbox_id: int) -> list[int
     """Removes a deleted mailbox for good; its messages are candidates."""
     pages = await conn.fetch(_MAILBOX_MESSAGES, account_id, mailbox_id)
     expunged = await conn.fetch(_VANISHED_MESSAGES, account_id, mailbox_id)
-    await conn.execute(_LESS_UNDELETE, account_id, sum(sum(row["sizes"]) for row in expunged))
+    await conn.execute(_LESS_UNDELETE, account_id, _octets(expunged))
     for statement in (_DROP_PAGES, _DROP_VANISHED, _DROP_MAILBOX):
         await conn.execute(statement, account_id, mailbox_id)
-    return [message_id for row in (*pages, *expunged) for message_id in row["message_ids"]]
+    return _messages([*pages, *expunged])
+
+
+def _messages(rows: Sequence[Any]) -> list[int]:
+    return [message_id for row in rows for message_id in unpack(INT8, row["message_ids"])]
+
+
+def _octets(rows: Sequence[Any]) -> int:
+    return sum(sum(unpack(UINT4, row["sizes"])) for row in rows)
 
 
 async def _drop_dead(conn: Any, account_id: int, candidates: Sequence[int]) -> int:

@@ -6,12 +6,13 @@ lost COMMIT nothing here is run again: the caller hears OutcomeUnknown and reads
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from storage import account_state, mailboxes, membership, moving, vanished
-from storage.membership import Change, Effect, Lists
+from storage.membership import Change, Effect, Places, Stretch
+from storage.packed import INT8
 from storage.records import (
     AccountId,
     CopyResult,
@@ -47,68 +48,65 @@ async def store_flags(
 
     NotFound (mailbox), LimitReached (no room for a keyword).
     """
+    uids = sorted(uids)
     async with store.transaction() as conn:
         state = await account_state.lock(conn, account_id)
         before = await mailboxes.get_in(conn, account_id, mailbox_id)
         bits, named = await membership.keyword_bits(conn, state, before, change.keywords, allot=change.op != "-")
-        pages = await membership.read(conn, before, uids)
+        held = await membership.read(conn, before, uids)
         edit = _FlagEdit(change.op, bits | int(change.flags), state.modseq, since)
-        wanted = set(uids)
-        touched = [page for page in pages if edit.apply(page, wanted)]
-        if not touched:
+        changed = edit.apply(held, held.places(uids))
+        if not changed:
             return StoreResult(0, (), tuple(edit.failed))
-        await membership.write_flags(conn, before, touched)
-        after = replace(
-            named,
-            highestmodseq=state.modseq if touched else named.highestmodseq,
-            modseq=state.modseq,
-            unseen=named.unseen + edit.unseen,
-            deleted=named.deleted + edit.deleted,
-            deleted_octets=named.deleted_octets + edit.deleted_octets,
-        )
-        await membership.write_counters(conn, after, 0)
-    effect = Effect(before, after, [page.page() for page in touched])
+        touched = set(membership.numbers_of(changed))
+        parts = [cut for cut in membership.cuts(held.uids) if cut[0] in touched]
+        await membership.write_flags(conn, before, state.modseq, parts, held.flags, held.modseqs)
+        after = membership.counted(named, state.modseq, edit.more, edit.less)
+        await membership.write_counters(conn, after)
+    effect = Effect(before, after, held.pages(state.modseq, parts))
     await store.changes.publish([Change(account_id, state.modseq, [effect]).publish(store)])
-    return StoreResult(state.modseq, tuple(edit.changed), tuple(edit.failed))
+    return StoreResult(state.modseq, membership.as_uids(changed), tuple(edit.failed))
 
 
 class _FlagEdit:
-    """Applies one STORE to pages and adds up what it did to the mailbox's counters."""
+    """Applies one STORE to messages. more and less: what they add to the mailbox's counters afterwards and before."""
 
     def __init__(self, op: str, bits: int, modseq: int, since: Since | None) -> None:
         self.op, self.bits, self.modseq, self.since = op, bits, modseq, since
-        self.changed: list[Uid] = []
         self.failed: list[Uid] = []
-        self.unseen = self.deleted = self.deleted_octets = 0
+        self.more = self.less = membership.NOTHING
 
-    def apply(self, page: Lists, wanted: set[int]) -> bool:
-        """Edits a page in place; did anything change?"""
-        touched = False
-        for i, uid in enumerate(page.uids):
-            if uid not in wanted:
-                continue
-            if self.since is not None and page.modseqs[i] > self.since.modseq and self._differs(uid, page.flags[i]):
-                self.failed.append(Uid(uid))
-                continue
-            old = page.flags[i]
-            new = self._edited(old)
-            if new != old:
-                self._count(old, new, page.sizes[i])
-                page.flags[i], page.modseqs[i] = new, self.modseq
-                self.changed.append(Uid(uid))
-                touched = True
-        if touched:
-            page.modseq = self.modseq
-        return touched
+    def apply(self, held: Stretch, places: Places) -> array[int]:
+        """Edits these messages in place; the UIDs of those that it changed."""
+        if self.since is not None:
+            places = self._unchanged(held, places, self.since)
+        old = membership.pick(held.flags, places)
+        edited = {kind: self._edited(kind) for kind in set(old)}
+        if any(before == after for before, after in edited.items()):
+            places = [place for place in places if edited[held.flags[place]] != held.flags[place]]
+            old = membership.pick(held.flags, places)
+        new = array(INT8, map(edited.__getitem__, old))
+        if any((before ^ after) & (Flag.SEEN | Flag.DELETED) for before, after in edited.items()):
+            sizes = membership.pick(held.sizes, places)
+            self.less, self.more = membership.tally(old, sizes), membership.tally(new, sizes)
+        membership.put(held.flags, places, new)
+        membership.put(held.modseqs, places, array(INT8, [self.modseq]) * len(new))
+        return membership.pick(held.uids, places)
 
-    def _differs(self, uid: int, flags: int) -> bool:
+    def _unchanged(self, held: Stretch, places: Places, since: Since) -> Places:
+        """The messages that the condition allows to be changed; the others have failed."""
+        newer = [place for place in places if held.modseqs[place] > since.modseq]
+        refused = {place for place in newer if self._differs(held.uids[place], held.flags[place], since)}
+        self.failed = [Uid(held.uids[place]) for place in newer if place in refused]
+        return [place for place in places if place not in refused] if refused else places
+
+    def _differs(self, uid: int, flags: int, since: Since) -> bool:
         """Are the flags that the change names, for all that is known, not what they were?
 
         RFC 7162 §3.1.12: a change of others is no reason to refuse one that adds or removes these.
         """
-        assert self.since is not None
-        before, modseq = self.since.known.get(uid, (0, 0))
-        if self.op == "=" or not modseq or modseq > self.since.modseq:
+        before, modseq = since.known.get(uid, (0, 0))
+        if self.op == "=" or not modseq or modseq > since.modseq:
             return True
         return bool((before ^ flags) & self.bits)
 
@@ -116,14 +114,6 @@ class _FlagEdit:
         if self.op == "+":
             return flags | self.bits
         return flags & ~self.bits if self.op == "-" else self.bits
-
-    def _count(self, old: int, new: int, size: int) -> None:
-        if (old ^ new) & Flag.SEEN:
-            self.unseen += -1 if new & Flag.SEEN else 1
-        if (old ^ new) & Flag.DELETED:
-            sign = 1 if new & Flag.DELETED else -1
-            self.deleted += sign
-            self.deleted_octets += sign * size
 
 
 async def copy(
@@ -149,6 +139,7 @@ async def _transfer(
     *,
     keep_source: bool,
 ) -> CopyResult:
+    uids = sorted(uids)
     async with store.transaction() as conn:
         state = await account_state.lock(conn, account_id)
         source = await mailboxes.get_in(conn, account_id, source_id)
@@ -156,52 +147,41 @@ async def _transfer(
         change = await moving.transfer(conn, state, source, target, uids, keep_source=keep_source)
     if change.effects:
         await store.changes.publish([change.publish(store)])
-    source_uids = tuple(Uid(uid) for uid in change.source)
-    return CopyResult(target.uidvalidity, source_uids, tuple(Uid(uid) for uid in change.uids))
+    return CopyResult(target.uidvalidity, change.source, change.uids)
 
 
 async def expunge(
     store: Store, account_id: AccountId, mailbox_id: MailboxId, uids: Sequence[int] | None
-) -> tuple[Uid, ...]:
+) -> Sequence[Uid]:
     """Removes messages with \\Deleted, of `uids` (None: all); returns the UIDs that went. They stay for undelete."""
+    uids = None if uids is None else sorted(uids)
     async with store.transaction() as conn:
         state = await account_state.lock(conn, account_id)
         before = await mailboxes.get_in(conn, account_id, mailbox_id)
         if not before.deleted:
             return ()
-        pages = await membership.read(conn, before, uids)
-        effect, went = await _expunge(conn, state, before, pages, None if uids is None else set(uids))
-        if effect is None:
+        held = await membership.read(conn, before, uids)
+        left = held.at(_deleted(held, held.places(uids)))
+        if not left:
             return ()
+        effect = await _expunge(conn, state, before, held, left)
     await store.changes.publish([Change(account_id, state.modseq, [effect]).publish(store)])
-    return went
+    return membership.as_uids(left.uids)
 
 
-async def _expunge(
-    conn: Any, state: account_state.State, before: Mailbox, pages: list[Lists], wanted: set[int] | None
-) -> tuple[Effect | None, tuple[Uid, ...]]:
-    columns: tuple[list[int], ...] = ([], [], [], [], [])
-    touched = []
-    for page in pages:
-        places = [
-            i
-            for i, flags in enumerate(page.flags)
-            if flags & Flag.DELETED and (wanted is None or page.uids[i] in wanted)
-        ]
-        if not places:
-            continue
-        held = (page.uids, page.message_ids, page.flags, page.sizes, page.received)
-        for column, values in zip(columns, held, strict=True):
-            column.extend(values[i] for i in places)
-        moving.remove(page, places, state.modseq)
-        touched.append(page)
-    uids, _, flags, sizes, _ = columns
-    if not uids:
-        return None, ()
-    gone = await membership.write_rest(conn, before, touched, uids)
-    after = membership.shrunk(before, state.modseq, uids, flags, sizes)
-    await membership.write_counters(conn, after, 0)
-    await vanished.expunged(conn, state, before, columns)
-    await account_state.set_use(conn, state, -sum(sizes), -len(sizes))
-    effect = Effect(before, after, [page.page() for page in touched if page.uids], gone)
-    return effect, tuple(Uid(uid) for uid in uids)
+def _deleted(held: Stretch, places: Places) -> Places:
+    """Those of the messages that have \\Deleted."""
+    kinds = set(membership.pick(held.flags, places))
+    if all(kind & Flag.DELETED for kind in kinds):
+        return places
+    return [place for place in places if held.flags[place] & Flag.DELETED]
+
+
+async def _expunge(conn: Any, state: account_state.State, before: Mailbox, held: Stretch, left: Stretch) -> Effect:
+    rest, gone = await membership.remove(conn, before, held, left, state.modseq)
+    tally, lost = membership.tally(left.flags, left.sizes), membership.recent_of(before, left.uids)
+    after = membership.shrunk(before, state.modseq, tally, lost)
+    await membership.write_counters(conn, after, lost=lost)
+    await vanished.expunged(conn, state, before, left)
+    await account_state.set_use(conn, state, -tally.octets, -tally.messages, undelete_octets=tally.octets)
+    return Effect(before, after, rest.pages(state.modseq), gone)

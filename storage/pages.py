@@ -15,6 +15,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from storage.packed import INT8, UINT4
 from storage.records import Flag, Mailbox
 
 PAGE_BITS = 6
@@ -34,7 +35,10 @@ class Entry(NamedTuple):
 
 
 class Page:
-    """Up to 64 messages. Never changed once made; `cache` is the readers' place for ready-made text of this page."""
+    """Up to 64 messages. Never changed once made; `cache` is the readers' place for ready-made text of this page.
+
+    Columns that are arrays, which then have the right type, are kept as they are, not copied.
+    """
 
     __slots__ = ("cache", "flags", "message_ids", "modseq", "modseqs", "number", "received", "saved", "sizes", "uids")
 
@@ -52,13 +56,13 @@ class Page:
     ) -> None:
         self.number = number
         self.modseq = modseq
-        self.uids = array("I", uids)
-        self.message_ids = array("q", message_ids)
-        self.flags = array("q", flags)
-        self.modseqs = array("q", modseqs)
-        self.sizes = array("I", sizes)
-        self.received = array("q", received)
-        self.saved = array("q", saved)
+        self.uids = uids if isinstance(uids, array) else array(UINT4, uids)
+        self.message_ids = message_ids if isinstance(message_ids, array) else array(INT8, message_ids)
+        self.flags = flags if isinstance(flags, array) else array(INT8, flags)
+        self.modseqs = modseqs if isinstance(modseqs, array) else array(INT8, modseqs)
+        self.sizes = sizes if isinstance(sizes, array) else array(UINT4, sizes)
+        self.received = received if isinstance(received, array) else array(INT8, received)
+        self.saved = saved if isinstance(saved, array) else array(INT8, saved)
         self.cache: dict[Any, Any] | None = None
 
     def __len__(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, NewType
 
@@ -134,7 +135,7 @@ class StoreResult:
     """modseq of the change (0 where nothing changed); failed: UIDs changed since UNCHANGEDSINCE (RFC 7162 §3.1.3)."""
 
     modseq: int
-    changed: tuple[Uid, ...]
+    changed: Sequence[Uid]
     failed: tuple[Uid, ...] = ()
 
 
@@ -143,8 +144,8 @@ class CopyResult:
     """COPYUID's values (RFC 4315): sources that still existed and, in the same order, their new UIDs."""
 
     uidvalidity: int
-    source: tuple[Uid, ...]
-    destination: tuple[Uid, ...]
+    source: Sequence[Uid]
+    destination: Sequence[Uid]
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 from storage import mailboxes, membership, vanished
 from storage.errors import NotFound, StorageError
 from storage.membership import Effect
+from storage.packed import UINT4, unpack
 from storage.pages import Page, Snapshot
 from storage.records import AccountId, Mailbox, MailboxId, Notice
 from storage.tasks import end
@@ -87,7 +88,7 @@ class MailboxView:
             async with self._views.store.acquire() as conn:
                 mailbox = await mailboxes.get_in(conn, self.account_id, self.mailbox_id)
                 rows = await conn.fetch(membership.READ_ALL, self.account_id, self.mailbox_id)
-            self.snapshot = Snapshot(mailbox, map(membership.page_of, rows))
+            self.snapshot = Snapshot(mailbox, membership.pages_of(rows))
             if self.missed:
                 self._views.read_soon(self)
             return True
@@ -129,9 +130,9 @@ class MailboxView:
                 return
             left = await conn.fetch(vanished.SINCE, *key, held)
             rows = await conn.fetch(membership.READ_SINCE, *key, held)
-        pages = [membership.page_of(row) for row in rows]
-        numbers = {page.number for page in pages}
-        emptied = set(membership.numbers_of(uid for row in left for uid in row["uids"])) - numbers
+        pages = membership.pages_of(rows)
+        emptied = {number for row in left for number in membership.numbers_of(unpack(UINT4, row["uids"]))}
+        emptied.difference_update(page.number for page in pages)
         self._take(mailbox, pages, [n for n in emptied if self._held_modseq(n) <= mailbox.highestmodseq])
 
     def _held_modseq(self, number: int) -> int:
@@ -143,8 +144,8 @@ class MailboxView:
         if self.snapshot.mailbox.highestmodseq != effect.before.highestmodseq or effect.stale:
             self._views.read_soon(self)
             return
-        pages = [self._merged(page) for page in effect.pages] if effect.appended else effect.pages
-        self._take(effect.after, pages, effect.gone)
+        pages = map(self._merged, effect.pages) if effect.appended else effect.pages
+        self._take(effect.after, list(pages), effect.gone)
 
     def _merged(self, new: Page) -> Page:
         index = self.snapshot.page_index(new.number)

@@ -19,6 +19,7 @@ import pytest
 from storage import blobs, housekeeping
 from storage.blobs import BlobStore
 from storage.errors import StorageError
+from storage.packed import INT8, unpack
 from storage.records import INBOX
 from storage.store import Store
 from tests.storage.blob_stores import all_listed, blobs_of_kind
@@ -116,4 +117,4 @@ async def _message_ids(store: Store) -> list[int]:
         pages = await conn.fetch(
             "SELECT message_ids FROM mailbox_pages WHERE account_id = $1 AND mailbox_id = $2", ALICE, INBOX
         )
-    return [message_id for page in pages for message_id in page["message_ids"]]
+    return [message_id for page in pages for message_id in unpack(INT8, page["message_ids"])]

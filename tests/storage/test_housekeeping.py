@@ -44,7 +44,7 @@ async def test_expunged_messages_go_and_their_uids_stay(store: Store) -> None:
     assert await housekeeping.purge(store, ALICE, LATER) == 10
     assert await counts(store) == {"messages": 0, "message_contents": 0, "blob_refs": 0}
     async with store.acquire() as conn:
-        assert len(await conn.fetchval("SELECT uids FROM vanished")) == 10
+        assert await conn.fetchval("SELECT length(uids) FROM vanished") == 40
         assert await conn.fetchval("SELECT undelete_octets FROM account_state WHERE account_id = 1") == 0
     await check_all(store)
 

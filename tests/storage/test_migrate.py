@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from array import array
 from pathlib import Path
 
 import asyncpg
 import pytest
 
+from storage import membership
 from storage import migrate as subject
 from storage.errors import Unavailable
 from storage.migrate import MigrationError, migrations
+from storage.packed import integers, unpack
+from storage.pages import Page
 from tests.storage.conftest import read_only
 
 
@@ -94,6 +98,46 @@ async def test_the_schema_of_this_version_is_whole(empty_database: str) -> None:
     assert names and names[0] == "0001_base"
     assert await subject.migrate(empty_database) == names
     assert {"accounts", "account_state", "messages", "mailbox_pages"} <= await tables(empty_database)
+
+
+async def test_pages_and_expunges_are_packed(empty_database: str, tmp_path: Path) -> None:
+    """A mailbox of the first schema is read by this version, value by value; deliveries go on in its last page."""
+    for migration in migrations()[:2]:
+        (tmp_path / f"{migration.name}.sql").write_text(migration.text)
+    assert len(await apply(empty_database, tmp_path)) == 2
+    conn = await asyncpg.connect(empty_database)
+    high = 2**62 + 5
+    await conn.execute(
+        "INSERT INTO mailbox_pages VALUES (7, 1, 0, 9, '{1,63}', $1, $2, '{3,9}', '{0,2147483647}', '{-5,1700000000}',"
+        " '{6,8}'), (7, 1, 1, 4, '{64}', '{2}', '{16}', '{4}', '{77}', '{0}', '{1}')",
+        [high, 1],
+        [high, 0],
+    )
+    await conn.execute(
+        "INSERT INTO vanished VALUES (7, 1, 8, '{2,3}', '{11,12}', '{8,9}', '{5,6}', '{0,-1}', now(), 'expunged'),"
+        " (7, 1, 9, '{4}', NULL, NULL, NULL, NULL, now(), 'moved')"
+    )
+    await conn.close()
+    await subject.migrate(empty_database)
+    conn = await asyncpg.connect(empty_database)
+    pages = membership.pages_of(await conn.fetch(membership.READ_ALL, 7, 1))
+    assert [[list(column) for column in columns_of(page)] for page in pages] == [
+        [[1, 63], [high, 1], [high, 0], [3, 9], [0, 2147483647], [-5, 1700000000], [6, 8]],
+        [[64], [2], [16], [4], [77], [0], [1]],
+    ]
+    assert [(page.number, page.modseq) for page in pages] == [(0, 9), (1, 4)]
+    held, moved = await conn.fetch("SELECT uids, message_ids, flags, sizes, received FROM vanished ORDER BY modseq")
+    assert [unpack(*pair).tolist() for pair in zip("IqqIq", held, strict=True)] == [
+        [2, 3], [11, 12], [8, 9], [5, 6], [0, -1],
+    ]  # fmt: skip
+    assert tuple(moved) == (b"\0\0\0\4", None, None, None, None)
+    used = await conn.fetch(integers("flags", "mailbox_pages", "account_id = $1"), 7)
+    assert sorted(row["n"] for row in used) == [0, 16, high]
+    await conn.close()
+
+
+def columns_of(page: Page) -> tuple[array[int], ...]:
+    return (page.uids, page.message_ids, page.flags, page.modseqs, page.sizes, page.received, page.saved)
 
 
 async def test_a_read_only_database_is_unavailable(database: str) -> None:

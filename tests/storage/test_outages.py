@@ -148,7 +148,7 @@ async def test_settling_breaks_at_any_step(store: Store, broken: Store, proxy: P
     """The answer to COMMIT is lost, and so is each connection that looks what became of it, or writes it again."""
     told = Told(store, broken)
     last = await steps(proxy, told, marker) - 1
-    for first, count in (("after", 8), ("before", 20)):
+    for first, count in (("after", 8), ("before", 16)):
         for step in range(0, count, 3):
             for how in ("before", "after"):
                 lost = Fault(last, first, marker)  # type: ignore[arg-type]

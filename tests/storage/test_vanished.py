@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from storage import mailboxes, messages, vanished
+from storage.packed import UINT4, unpack
 from storage.records import INBOX, Flag, FlagChange
 from storage.store import Store
 from tests.storage.conftest import ALICE
@@ -18,7 +19,7 @@ async def test_what_left_is_remembered_by_modseq(store: Store) -> None:
     async with store.acquire() as conn:
         for since, expected in ((start, [[2, 3], [5]]), (middle, [[5]])):
             rows = await conn.fetch(vanished.SINCE + " ORDER BY modseq", ALICE, INBOX, since)
-            assert [row["uids"] for row in rows] == expected
+            assert [unpack(UINT4, row["uids"]).tolist() for row in rows] == expected
         held = await conn.fetch("SELECT reason, message_ids IS NOT NULL FROM vanished ORDER BY modseq")
         assert [tuple(row) for row in held] == [("expunged", True), ("moved", False)]
         assert await conn.fetchval("SELECT undelete_octets FROM account_state WHERE account_id = 1") > 0

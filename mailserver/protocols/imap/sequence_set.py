@@ -75,6 +75,8 @@ def compact(numbers: Iterable[int]) -> bytes:
 
     COPYUID pairs two such sets member by member, so the order stays as given.
     """
+    if isinstance(numbers, range) and numbers.step == 1 and len(numbers) > 1:
+        return b"%d:%d" % (numbers[0], numbers[-1])
     parts: list[bytes] = []
     first = last = 0
     for number in numbers:
