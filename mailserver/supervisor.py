@@ -62,6 +62,7 @@ from mailserver.node.settings import Source
 from mailserver.node.workers import Place, Workers, WorkersFailed
 from storage import Store, housekeeping, s3_requests
 from storage.blobs import S3_SCHEME
+from storage.clock import Stamps
 from storage.migrate import migrate, migrations
 
 log = logging.getLogger(__name__)
@@ -126,6 +127,7 @@ class Supervisor:
         self, config: Config, directory: DataDirectory, account: ServiceAccount | None, source: Source
     ) -> None:
         self._config = config
+        self._stamps = Stamps()
         self._outside = directory
         self._inside = directory.as_seen_from_inside(account)
         self._account = account
@@ -211,7 +213,7 @@ class Supervisor:
         if applied:
             log.info("schema brought up to date: %s", ", ".join(applied))
         await secret_keys.check(dsn, self._keys)
-        options = {**self._store_options(), "redis_url": None, "blob_cache": None}
+        options = {**self._store_options(), "redis_url": None, "blob_cache": None, "stamps": None}
         store = await Store.open(worker="supervisor", **options)
         try:
             await self._look_at_blobs(store)
@@ -250,6 +252,7 @@ class Supervisor:
             "blob_cache": self._inside.blob_cache,
             "install_key": self._keys.install,
             "master_key": self._keys.master,
+            "stamps": self._stamps,
         }
 
     # Workers and what happens to them --------------------------------------------------------------------------------

@@ -141,8 +141,9 @@ class Changes:
         self._waiting: list[Notice] = []
         self._sending = False
         # Two machines may have one name, and workers of the same number.
-        self._sender = f"{store.worker} {secrets.token_hex(8)}"
+        self._sender = f"{store.clock.node} {store.worker} {secrets.token_hex(8)}"
         self._own = encode([], self._sender).removesuffix("[]}")
+        self._of_this_node = self._own.partition(" ")[0] + " "
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self.database_up = False
@@ -198,7 +199,10 @@ class Changes:
             self._waiting = [RESYNC]
         self._wake.set()
 
-    def _dispatch(self, notice: Notice) -> None:
+    def _dispatch(self, notice: Notice, *, stamped: bool = False) -> None:
+        """stamped: this node's writer has done that."""
+        if not stamped:
+            self._store.clock.touch(notice.account_id)
         for listener in list(self._listeners.values()):
             try:
                 listener(notice)
@@ -257,8 +261,9 @@ class Changes:
         except ValueError:
             log.warning("not understood on the change feed: %r", payload[:200])
             return
+        stamped = payload.startswith(self._of_this_node)
         for notice in notices:
-            self._dispatch(notice)
+            self._dispatch(notice, stamped=stamped)
 
     async def _listen_redis(self) -> None:
         assert self._redis is not None

@@ -107,9 +107,14 @@ async def uses(store: Store, account_id: AccountId) -> dict[Name, str | None]:
 
 
 async def find(store: Store, account_id: AccountId, name: Name) -> Mailbox:
-    """The mailbox of that name; NotFound."""
-    async with store.acquire() as conn:
-        return await find_in(conn, account_id, name)
+    """The mailbox of that name, as this node has it at least; NotFound."""
+    found = store.found.get(account_id, name)
+    if found is None:
+        mark = store.clock.mark(account_id)
+        async with store.acquire() as conn:
+            found = await find_in(conn, account_id, name)
+        store.found.keep(account_id, name, mark, found)
+    return found
 
 
 async def get(store: Store, account_id: AccountId, mailbox_id: MailboxId) -> Mailbox:
@@ -295,6 +300,7 @@ async def claim_recent(store: Store, mailbox: Mailbox) -> tuple[int, int] | None
         for _ in range(2):
             end = await conn.fetchval(_CLAIM_RECENT, mailbox.account_id, mailbox.mailbox_id, mailbox.recent_uid)
             if end is not None:
+                store.clock.touch(mailbox.account_id)
                 store.views.claimed(mailbox.account_id, mailbox.mailbox_id, end)
                 return mailbox.recent_uid, end
             row = await conn.fetchrow(_GET, mailbox.account_id, mailbox.mailbox_id)

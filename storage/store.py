@@ -30,9 +30,11 @@ if TYPE_CHECKING:
     from config.schema import MailConfig, StorageConfig
     from storage.blobs import BlobStore
     from storage.changes import Changes
+    from storage.clock import Clock, Recent, Stamps
     from storage.committer import Committer
     from storage.directory import DirectoryCache
     from storage.keys import Keys
+    from storage.records import Mailbox, Name
     from storage.views import Views
 
 log = logging.getLogger(__name__)
@@ -69,6 +71,7 @@ _BROKEN = (
 )
 _READ_ONLY = "25006"
 _DISTRUST_SECONDS = 1.0
+_MAILBOXES_FOUND = 10_000
 
 
 def is_unavailable(error: BaseException) -> bool:
@@ -158,6 +161,8 @@ class Store:
     views: Views
     blobs: BlobStore
     keys: Keys
+    clock: Clock
+    found: Recent[Name, Mailbox]
     directory_cache: DirectoryCache
 
     def __init__(self, config: StorageConfig, mail: MailConfig, dsn: str, worker: str) -> None:
@@ -180,21 +185,25 @@ class Store:
         master_key: bytes,
         worker: str,
         blob_cache: Path | None = None,
+        stamps: Stamps | None = None,
     ) -> Store:
         """Opens the store of one process.
 
         redis_url None: changes spread by the database alone. blobs: a directory or s3://bucket/prefix; blob_cache: a
-        folder to cache those of S3 in. The keys are 32 octets each. Raises Unavailable where the database does not
-        answer.
+        folder to cache those of S3 in. stamps: shared with all other workers of the node, so that not every look has
+        to be a query. The keys are 32 octets each. Raises Unavailable where the database does not answer.
         """
         from storage.blobs import open_blobs
         from storage.changes import Changes
+        from storage.clock import Clock, Recent
         from storage.committer import Committer
         from storage.directory import DirectoryCache
         from storage.keys import Keys
         from storage.views import Views
 
         store = cls(config, mail, dsn, worker)
+        store.clock = Clock(stamps, lambda: store.changes.healthy)
+        store.found = Recent(store.clock, _MAILBOXES_FOUND)
         store.pool = await _open_pool(config, dsn)
         store.keys = Keys(store, install_key, master_key)
         store.blobs = open_blobs(blobs, store.keys, config, blob_cache)

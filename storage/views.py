@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from storage import mailboxes, membership, vanished
+from storage import clock, mailboxes, membership, vanished
 from storage.errors import NotFound, StorageError
 from storage.membership import Effect
 from storage.packed import UINT4, unpack
@@ -62,6 +62,7 @@ class MailboxView:
         self._begun = 0
         self._ended = 0
         self._failure: StorageError | None = None
+        self._mark = clock.NEVER
         self._telling = False
         self.kept_octets = 0
         self.missed = False
@@ -85,19 +86,24 @@ class MailboxView:
         async with self._lock:
             if hasattr(self, "snapshot"):
                 return False
+            mark = self._views.store.clock.mark(self.account_id)
             async with self._views.store.acquire() as conn:
                 mailbox = await mailboxes.get_in(conn, self.account_id, self.mailbox_id)
                 rows = await conn.fetch(membership.READ_ALL, self.account_id, self.mailbox_id)
             self.snapshot = Snapshot(mailbox, membership.pages_of(rows))
+            self._mark = mark
             if self.missed:
                 self._views.read_soon(self)
             return True
 
     async def refresh(self) -> None:
-        """Sees everything that was committed before the call. StorageError where the database does not answer.
+        """Sees everything that was told before the call: all that this node has committed, and what it has heard of
+        others (storage/clock.py). StorageError where the database has to be asked and does not answer.
 
         Those that wait for each other share one reading, and its failure; one that was cancelled counts for nobody.
         """
+        if self._views.store.clock.stands(self.account_id, self._mark):
+            return
         asked = self._begun
         async with self._lock:
             if self.deleted:
@@ -119,6 +125,7 @@ class MailboxView:
         self._ended = self._begun
 
     async def _read_changes(self) -> None:
+        mark = self._views.store.clock.mark(self.account_id)
         held = self.snapshot.mailbox.highestmodseq
         key = (self.account_id, self.mailbox_id)
         async with self._views.store.acquire() as conn:
@@ -127,6 +134,7 @@ class MailboxView:
                 # The row alone may differ: its name, or \\Recent, whose claims raise no modseq.
                 if mailbox.modseq >= self.snapshot.mailbox.modseq and mailbox != self.snapshot.mailbox:
                     self.snapshot = self.snapshot.replaced(mailbox, ())
+                self._mark = mark
                 return
             left = await conn.fetch(vanished.SINCE, *key, held)
             rows = await conn.fetch(membership.READ_SINCE, *key, held)
@@ -134,6 +142,7 @@ class MailboxView:
         emptied = {number for row in left for number in membership.numbers_of(unpack(UINT4, row["uids"]))}
         emptied.difference_update(page.number for page in pages)
         self._take(mailbox, pages, [n for n in emptied if self._held_modseq(n) <= mailbox.highestmodseq])
+        self._mark = mark
 
     def _held_modseq(self, number: int) -> int:
         index = self.snapshot.page_index(number)

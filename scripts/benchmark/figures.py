@@ -26,7 +26,7 @@ class Sizes:
 
     smtp_messages: int = 1500
     big_messages: int = 60
-    mailbox_messages: int = 2000
+    mailbox_messages: int = 10_000
     appends: int = 300
     logins: int = 100
     repeats: int = 5

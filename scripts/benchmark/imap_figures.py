@@ -22,7 +22,7 @@ _WARM_UP_CONNECTIONS = 20  # so that every worker has met the account and hashed
 _PUSH_SECONDS = 30.0
 
 
-@figure("connect, LOGIN, LOGOUT", Target("peer", aim=1 / 12), quick=True)
+@figure("connect, LOGIN, LOGOUT", Target("peer", must=1 / 8, aim=1 / 12), quick=True)
 def imap_login(bench: Bench) -> Sample:
     def work() -> None:
         for _ in range(bench.sizes.logins):
@@ -32,7 +32,7 @@ def imap_login(bench: Bench) -> Sample:
     return measured(bench, bench.sizes.logins, "µs CPU", work)
 
 
-@figure("SELECT", Target("peer", aim=1.5))
+@figure("SELECT", Target("peer", must=3.0, aim=1.5))
 def imap_select(bench: Bench) -> Sample:
     return _round_trips(bench, f'SELECT "{_MAILBOX}"', 200)
 
@@ -47,22 +47,22 @@ def imap_status(bench: Bench) -> Sample:
     return _round_trips(bench, 'STATUS "INBOX" (MESSAGES UNSEEN UIDNEXT)', _ROUND_TRIPS)
 
 
-@figure("FETCH 1:* (UID FLAGS), a message", Target("peer", aim=1 / 3), quick=True)
+@figure("FETCH 1:* (UID FLAGS), a message", Target("peer", must=1.0, aim=1 / 3), quick=True)
 def imap_fetch_flags(bench: Bench) -> Sample:
     return _fetch(bench, "FETCH 1:* (UID FLAGS)")
 
 
-@figure("FETCH 1:* ENVELOPE BODYSTRUCTURE …, a message", Target("peer", aim=0.5), quick=True)
+@figure("FETCH 1:* ENVELOPE BODYSTRUCTURE …, a message", Target("peer", must=0.7, aim=0.5), quick=True)
 def imap_fetch_envelope(bench: Bench) -> Sample:
     return _fetch(bench, "FETCH 1:* (UID FLAGS INTERNALDATE RFC822.SIZE ENVELOPE BODYSTRUCTURE)")
 
 
-@figure("FETCH 1:* of Thunderbird's header fields, a message", Target("peer", aim=0.8), quick=True)
+@figure("FETCH 1:* of Thunderbird's header fields, a message", Target("peer", must=1.2, aim=0.8), quick=True)
 def imap_fetch_headers(bench: Bench) -> Sample:
     return _fetch(bench, f"UID FETCH 1:* (UID RFC822.SIZE FLAGS BODY.PEEK[HEADER.FIELDS ({_LIST_VIEW})])")
 
 
-@figure("FETCH 1:* of whole messages, a message", Target("peer", aim=1.1), quick=True)
+@figure("FETCH 1:* of whole messages, a message", Target("peer", must=1.5, aim=1.1), quick=True)
 def imap_fetch_bodies(bench: Bench) -> Sample:
     return _fetch(bench, "UID FETCH 1:* (UID BODY.PEEK[])")
 
@@ -89,7 +89,7 @@ def imap_search_text(bench: Bench) -> Sample:
     return _over_all(bench, f"SEARCH TEXT {SEARCHED_WORD}")
 
 
-@figure("STORE 1:* +FLAGS, then -FLAGS.SILENT, a message and change", Target("peer", aim=1.0), quick=True)
+@figure("STORE 1:* +FLAGS, then -FLAGS.SILENT, a message and change", Target("peer", must=1.5, aim=1.0), quick=True)
 def imap_store(bench: Bench) -> Sample:
     def work() -> None:
         client.must("UID STORE 1:* +FLAGS (\\Flagged)")
@@ -99,21 +99,21 @@ def imap_store(bench: Bench) -> Sample:
     return _closing(client, lambda: measured(bench, 2 * bench.sizes.mailbox_messages, "µs CPU", work))
 
 
-@figure("UID COPY 1:*, a message", Target("peer", aim=1 / 20), quick=True)
+@figure("UID COPY 1:*, a message", Target("peer", must=1 / 10, aim=1 / 20), quick=True)
 def imap_copy(bench: Bench) -> Sample:
     client = _selected(bench)
     client.fresh("Copy")
     return _closing(client, lambda: _command(bench, client, 'UID COPY 1:* "Copy"'))
 
 
-@figure("UID MOVE 1:*, a message", Target("peer", aim=1 / 20))
+@figure("UID MOVE 1:*, a message", Target("peer", must=1 / 10, aim=1 / 20))
 def imap_move(bench: Bench) -> Sample:
     client = _with_copy(bench)
     client.fresh("Moved")
     return _closing(client, lambda: _command(bench, client, 'UID MOVE 1:* "Moved"'))
 
 
-@figure("EXPUNGE of all, a message", Target("peer", aim=1.0), quick=True)
+@figure("EXPUNGE of all, a message", Target("peer", must=1.5, aim=1.0), quick=True)
 def imap_expunge(bench: Bench) -> Sample:
     client = _with_copy(bench)
     client.must("UID STORE 1:* +FLAGS.SILENT (\\Deleted)")

@@ -23,8 +23,8 @@ _WARM_UP_MESSAGES = 40
 
 @figure(
     "4 KiB text, a connection each, 10 sessions, 10 mailboxes",
-    Target("peer", must=1 / 4, aim=1 / 7),
-    Target("stock", must=1.3, aim=0.85),
+    Target("peer", must=1 / 5, aim=1 / 7),
+    Target("stock", must=1.1, aim=0.85),
     unit="ms CPU",
     imap=False,
     quick=True,
@@ -35,8 +35,8 @@ def smtp_4k(bench: Bench) -> Sample:
 
 @figure(
     "4 KiB as relayed (traces, text and HTML), a connection each",
-    Target("peer", must=1 / 4, aim=1 / 7),
-    Target("stock", must=1.3, aim=1.05),
+    Target("peer", must=1 / 5, aim=1 / 7),
+    Target("stock", must=1.1, aim=0.85),
     unit="ms CPU",
     imap=False,
     quick=True,
@@ -45,22 +45,22 @@ def smtp_4k_relayed(bench: Bench) -> Sample:
     return _deliver(bench, messages.realistic(4 * KIB), bench.sizes.smtp_messages, sessions=10)
 
 
-@figure("4 KiB text, connections reused", Target("peer", aim=1 / 14), unit="ms CPU", imap=False)
+@figure("4 KiB text, connections reused", Target("peer", must=1 / 9, aim=1 / 14), unit="ms CPU", imap=False)
 def smtp_4k_reuse(bench: Bench) -> Sample:
     return _deliver(bench, messages.text(4 * KIB), bench.sizes.smtp_messages, sessions=10, reuse=True)
 
 
-@figure("4 KiB text, a connection each, 50 sessions", Target("peer", aim=1 / 14), unit="ms CPU", imap=False)
+@figure("4 KiB text, a connection each, 50 sessions", Target("peer", must=1 / 9, aim=1 / 14), unit="ms CPU", imap=False)
 def smtp_4k_50(bench: Bench) -> Sample:
     return _deliver(bench, messages.text(4 * KIB), bench.sizes.smtp_messages, sessions=50)
 
 
-@figure("1 MiB text", Target("peer", must=0.7, aim=1 / 4), unit="ms CPU", imap=False, quick=True)
+@figure("1 MiB text", Target("peer", must=0.5, aim=1 / 4), unit="ms CPU", imap=False, quick=True)
 def smtp_1m_text(bench: Bench) -> Sample:
     return _deliver(bench, messages.text(MIB), bench.sizes.big_messages, sessions=10)
 
 
-@figure("1 MiB, one base64 attachment", Target("peer", must=0.7, aim=1 / 3), unit="ms CPU", imap=False)
+@figure("1 MiB, one base64 attachment", Target("peer", must=0.5, aim=1 / 3), unit="ms CPU", imap=False)
 def smtp_1m_attachment(bench: Bench) -> Sample:
     return _deliver(bench, messages.attachment(MIB), bench.sizes.big_messages, sessions=10)
 

@@ -15,6 +15,7 @@ import pytest
 
 from config.schema import Config
 from storage import content, mailboxes
+from storage.clock import Stamps
 from storage.records import INBOX, AccountId, Placed, Placement
 from storage.store import Store
 from tests.support.proxy import PostgresProxy
@@ -50,7 +51,13 @@ async def open_store(database: str, tmp_path: Path, group_commit: str) -> AsyncI
     """Opens stores on one database, as so many workers."""
     opened: list[Store] = []
 
-    async def open_one(redis_url: str | None = None, dsn: str = database, worker: str = "", **settings: Any) -> Store:
+    async def open_one(
+        redis_url: str | None = None,
+        dsn: str = database,
+        worker: str = "",
+        stamps: Stamps | None = None,
+        **settings: Any,
+    ) -> Store:
         config = Config()
         store = await Store.open(
             config.storage.model_copy(update={"group_commit": group_commit, **settings}),
@@ -61,6 +68,7 @@ async def open_store(database: str, tmp_path: Path, group_commit: str) -> AsyncI
             install_key=b"i" * 32,
             master_key=b"m" * 32,
             worker=worker or f"worker {len(opened)}",
+            stamps=stamps,
         )
         opened.append(store)
         return store
