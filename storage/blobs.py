@@ -24,7 +24,7 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -100,6 +100,10 @@ class BlobStore(Protocol):
 
     async def get(self, ref: bytes) -> bytes:
         """The content. NotFound: the store serves, and has no such blob. Damaged."""
+        ...
+
+    async def get_some(self, refs: Sequence[bytes]) -> dict[bytes, bytes]:
+        """The contents of those that can be had, for one message after another; of the others `get` says why not."""
         ...
 
     async def missing(self, refs: list[bytes]) -> list[bytes]:

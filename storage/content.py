@@ -13,9 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
 from storage import codec
 from storage.aside import aside
 from storage.blobs import REF_OCTETS, generation_of
+from storage.errors import Damaged
 from storage.store import Store
 from storage.tasks import together
 
@@ -115,6 +118,15 @@ def _with_refs(layout: bytes | None, refs: Sequence[bytes]) -> bytes | None:
 
 def _layout_proper(column: bytes) -> bytes:
     return column[2 + REF_OCTETS * int.from_bytes(column[:2], "big") :]
+
+
+def unsealed(cipher: AESGCM | None, message_id: int, form: int, column: bytes | None, octets: bytes) -> StoredContent:
+    """What a row holds; cipher: the account's, for one that is sealed. Damaged, ValueError."""
+    if form & codec.SEALED:
+        if cipher is None:
+            raise Damaged("there is no key for what is sealed")
+        octets = codec.unseal(cipher, octets, label(message_id))
+    return opened(form & ~codec.SEALED, column, octets)
 
 
 def opened(form: int, column: bytes | None, octets: bytes) -> StoredContent:

@@ -10,14 +10,15 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
 from storage.blobs import BlobCounts, generation_named, name_of, opened, ref_now, ref_of, sealed
-from storage.errors import BlobsUnavailable, NotFound, Unavailable
+from storage.errors import BlobsUnavailable, Damaged, NotFound, Unavailable
 from storage.keys import Keys
 
 T = TypeVar("T")
@@ -44,6 +45,9 @@ class DirectoryBlobs:
 
     async def get(self, ref: bytes) -> bytes:
         return await self._run(self._get, ref)
+
+    async def get_some(self, refs: Sequence[bytes]) -> dict[bytes, bytes]:
+        return await self._run(self._get_some, refs)
 
     async def missing(self, refs: list[bytes]) -> list[bytes]:
         return await self._run(self._missing, refs)
@@ -115,6 +119,13 @@ class DirectoryBlobs:
                 raise  # a disk that is not mounted has lost nothing
             raise NotFound(f"blob {error.filename}") from error
         return opened(self._keys, ref, stored)
+
+    def _get_some(self, refs: Iterable[bytes]) -> dict[bytes, bytes]:
+        found = {}
+        for ref in refs:
+            with suppress(NotFound, Damaged):
+                found[ref] = self._get(ref)
+        return found
 
     def _missing(self, refs: list[bytes]) -> list[bytes]:
         self._root.stat()  # a disk that is not mounted has lost nothing

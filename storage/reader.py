@@ -11,14 +11,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import suppress
+from types import MappingProxyType
+from typing import Any
 
 from storage import base64_lines, codec, content, layout
-from storage.aside import aside
+from storage.aside import IN_LOOP_OCTETS, aside
 from storage.blobs import name_of
 from storage.content import StoredContent
 from storage.errors import BlobLost, Damaged, NotFound
-from storage.records import AccountId, Brief, Extent, MessageId
+from storage.packed import listed
+from storage.records import AccountId, Extent, MessageId
 from storage.store import Store
 from storage.tasks import together
 
@@ -31,12 +35,18 @@ _STORED = """
 SELECT message_id, codec, layout, octets FROM message_contents
 WHERE account_id = $1 AND message_id = ANY($2) ORDER BY message_id
 """
+_WHOLE = """
+SELECT c.message_id, m.header_prefix, c.codec, c.layout, c.octets
+FROM message_contents c JOIN messages m ON m.account_id = c.account_id AND m.message_id = c.message_id
+WHERE c.account_id = $1 AND c.message_id = ANY($2::text::bigint[])
+"""
 _IS_THERE = "SELECT EXISTS (SELECT FROM message_contents WHERE account_id = $1 AND message_id = $2)"
 _PREFIXES = (
     "SELECT message_id, header_prefix, header_octets FROM messages WHERE account_id = $1 AND message_id = ANY($2)"
 )
 
-Item = tuple[MessageId, Extent | Brief]
+Item = tuple[MessageId, int]
+"""A message and its size in octets."""
 Pieces = list[bytes]
 Found = Pieces | Damaged | None
 
@@ -73,10 +83,8 @@ async def opened(
 ) -> StoredContent:
     """A row of message_contents: codec, layout and octets. Damaged."""
     try:
-        if form & codec.SEALED:
-            cipher = await store.keys.account(account_id)
-            octets = await aside(len(octets), codec.unseal, cipher, octets, content.label(message_id))
-        return await aside(len(octets), content.opened, form & ~codec.SEALED, column, octets)
+        cipher = await store.keys.account(account_id) if form & codec.SEALED else None
+        return await aside(len(octets), content.unsealed, cipher, message_id, form, column, octets)
     except (Damaged, *_UNREADABLE) as error:
         raise _damaged(message_id, error) from error
 
@@ -86,11 +94,21 @@ async def received(store: Store, account_id: AccountId, message_id: MessageId) -
     return await _pieces(store, account_id, message_id, await _one(store, account_id, message_id))
 
 
-async def _pieces(store: Store, account_id: AccountId, message_id: MessageId, held: StoredContent) -> Pieces:
-    """The received octets in pieces; blobs are read now. NotFound, Damaged."""
+async def _pieces(
+    store: Store,
+    account_id: AccountId,
+    message_id: MessageId,
+    held: StoredContent,
+    known: Mapping[bytes, bytes] = MappingProxyType({}),
+) -> Pieces:
+    """The received octets in pieces; blobs that are not known are read now. NotFound, Damaged."""
     if held.layout is None:
         return [held.front]
-    blobs = await together(_blob(store, account_id, message_id, ref) for ref in held.refs)
+    missing = [ref for ref in held.refs if ref not in known]
+    if missing:
+        read = await together(_blob(store, account_id, message_id, ref) for ref in missing)
+        known = {**known, **dict(zip(missing, read, strict=True))}
+    blobs = [known[ref] for ref in held.refs]
     octets = len(held.front) + len(held.tail) + sum(map(len, blobs))
     try:
         return await aside(octets, layout.rebuild, held.layout, held.front, held.tail, blobs)
@@ -172,8 +190,9 @@ async def headers(store: Store, account_id: AccountId, message_ids: Sequence[int
 
 async def stream(
     store: Store, account_id: AccountId, items: Sequence[Item]
-) -> AsyncGenerator[tuple[MessageId, Found], None]:
-    """Whole messages in the order of `items`, as pieces, prefix first; None for one that is gone, or Damaged.
+) -> AsyncGenerator[list[tuple[MessageId, Found]], None]:
+    """Whole messages in the order of `items`, some at a time, as pieces, prefix first; None for one that is gone, or
+    Damaged.
 
     Close the iterator (aclosing) when leaving early: it reads one batch ahead.
     """
@@ -187,8 +206,7 @@ async def stream(
             ahead = None
             if index + 1 < len(batches):
                 ahead = asyncio.create_task(_load(store, account_id, batches[index + 1]))
-            for item in loaded:
-                yield item
+            yield loaded
     finally:
         if ahead is not None:
             ahead.cancel()
@@ -199,27 +217,60 @@ def _batches(items: Sequence[Item]) -> list[list[Item]]:
     batches: list[list[Item]] = []
     octets = 0
     for item in items:
-        if not batches or octets + item[1].size > BATCH_OCTETS or len(batches[-1]) >= BATCH_ROWS:
+        if not batches or octets + item[1] > BATCH_OCTETS or len(batches[-1]) >= BATCH_ROWS:
             batches.append([])
             octets = 0
         batches[-1].append(item)
-        octets += item[1].size
+        octets += item[1]
     return batches
 
 
 async def _load(store: Store, account_id: AccountId, batch: Sequence[Item]) -> list[tuple[MessageId, Found]]:
-    held = await stored(store, account_id, [message_id for message_id, _ in batch])
-    return [(message_id, await _whole(store, account_id, row, held.get(message_id))) for message_id, row in batch]
+    async with store.acquire() as conn:
+        rows = await conn.fetch(_WHOLE, account_id, listed([message_id for message_id, _ in batch]))
+    held = await _opened(store, account_id, rows)
+    refs = [ref for content in held.values() if isinstance(content, StoredContent) for ref in content.refs]
+    blobs = await store.blobs.get_some(refs) if refs else {}
+    found: dict[int, Found] = {}
+    for message_id, prefix, *_ in rows:
+        found[message_id] = await _whole(store, account_id, message_id, prefix, held[message_id], blobs)
+    return [(message_id, found.get(message_id)) for message_id, _ in batch]
+
+
+async def _opened(store: Store, account_id: AccountId, rows: Sequence[Any]) -> dict[MessageId, StoredContent | Damaged]:
+    """Rows of _WHOLE by message: most at once, those that are large or do not open one by one."""
+    cipher = None
+    with suppress(Damaged, NotFound):
+        cipher = await store.keys.account(account_id)
+    held: dict[MessageId, StoredContent | Damaged] = {}
+    for message_id, _, form, column, octets in rows:
+        try:
+            if len(octets) > IN_LOOP_OCTETS:
+                raise ValueError
+            held[message_id] = content.unsealed(cipher, message_id, form, column, octets)
+        except (Damaged, *_UNREADABLE):
+            try:
+                held[message_id] = await opened(store, account_id, message_id, form, column, octets)
+            except Damaged as error:
+                held[message_id] = error
+    return held
 
 
 async def _whole(
-    store: Store, account_id: AccountId, row: Extent | Brief, held: StoredContent | Damaged | None
+    store: Store,
+    account_id: AccountId,
+    message_id: MessageId,
+    prefix: bytes,
+    held: StoredContent | Damaged,
+    blobs: Mapping[bytes, bytes],
 ) -> Found:
     """Prefix and received octets."""
-    if not isinstance(held, StoredContent):
+    if isinstance(held, Damaged):
         return held
+    if held.layout is None:
+        return [prefix, held.front]
     try:
-        return [row.header_prefix, *await _pieces(store, account_id, row.message_id, held)]
+        return [prefix, *await _pieces(store, account_id, message_id, held, blobs)]
     except Damaged as error:
         return error
     except NotFound:

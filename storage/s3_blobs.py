@@ -11,8 +11,9 @@ the key of its name or is not used; a damaged file of the cache is dropped and t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -153,6 +154,16 @@ class S3Blobs:
             content = await self._work(opened, self._keys, ref, stored)
             await self._keep(ref, stored)
         return content
+
+    async def get_some(self, refs: Sequence[bytes]) -> dict[bytes, bytes]:
+        found: dict[bytes, bytes] = {}
+
+        async def get(ref: bytes) -> None:
+            with suppress(NotFound, Damaged):
+                found[ref] = await self.get(ref)
+
+        await together(map(get, set(refs)))
+        return found
 
     async def _cached(self, ref: bytes) -> bytes | None:
         if self._cache is None:

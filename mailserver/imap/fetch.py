@@ -21,7 +21,7 @@ from contextlib import aclosing
 from enum import IntEnum
 from itertools import groupby, islice
 from operator import itemgetter
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from mailserver.imap import enable, sections, texts
 from mailserver.imap.errors import Done, Refusal
@@ -44,7 +44,7 @@ _TEXTS_A_BATCH = 384
 _CONTENTS_A_BATCH = 192
 _HEADS_OCTETS = 1 << 20
 """What is held of lines whose octets are still to come."""
-_PIECE = 64 * 1024
+_PIECE = 128 * 1024
 _WRITE = 256 * 1024
 """Small texts are gathered to the first size, large ones are cut to the second."""
 
@@ -118,10 +118,10 @@ class _Output:
         self._parts: list[Octets] = []
         self._size = 0
 
-    def add(self, text: Octets) -> None:
+    def add(self, *texts: Octets) -> None:
         """The caller asks for a flush where this was much."""
-        self._parts.append(text)
-        self._size += len(text)
+        self._parts += texts
+        self._size += sum(map(len, texts))
 
     @property
     def full(self) -> bool:
@@ -138,6 +138,14 @@ class _Output:
         for at in range(0, len(text), _WRITE):
             self._session.write(text[at : at + _WRITE])
             await self._session.breathe()
+
+
+class _Head(NamedTuple):
+    """How a message's line begins; None where the message is gone. size: of all its octets."""
+
+    line: bytes | None
+    message_id: int
+    size: int
 
 
 class _Answer:
@@ -215,24 +223,41 @@ class _Answer:
         large = [item for item in self.items if item not in small]
         template = _template(small, b" " * bool(small))
         read = [item for item in small if need(item) is Need.TEXTS]
+        add = self._with_whole if all(map(sections.is_whole, large)) else self._with_contents
         for parts in _batches(self._numbers.slices(ranges), _CONTENTS_A_BATCH):
             runs, source = await self._load(parts, read)
-            heads: list[tuple[int, bytes | None]] = []
+            heads: list[_Head] = []
             octets = 0
             for run in runs:
                 lines = await self._filled(template, small, run, source)
-                heads += zip(run.message_ids, lines, strict=True)
+                heads += map(_Head, lines, run.message_ids, run.sizes)
                 octets += sum(len(line or b"") for line in lines)
                 if octets > _HEADS_OCTETS:
-                    await self._with_contents(heads, large)
+                    await add(heads, large)
                     heads, octets = [], 0
-            await self._with_contents(heads, large)
+            await add(heads, large)
         await self._out.flush()
 
-    async def _with_contents(self, heads: list[tuple[int, bytes | None]], items: list[FetchItem]) -> None:
+    async def _with_whole(self, heads: list[_Head], items: list[FetchItem]) -> None:
+        """The lines of messages, each begun by its head, to which all of the message is added."""
+        there = [head for head in heads if head.line is not None]
+        self.missing |= len(there) < len(heads)
+        wanted = [(MessageId(head.message_id), head.size) for head in there]
+        lines = iter(there)
+        async with aclosing(reader.stream(self._store, self._account_id, wanted)) as stream:
+            async for batch in stream:
+                for _, pieces in batch:
+                    head = next(lines).line or b""
+                    if isinstance(pieces, list):
+                        await self._line(head, sections.whole(pieces, items))
+                    else:
+                        self.missing = True
+                        self._damaged |= isinstance(pieces, Damaged)
+
+    async def _with_contents(self, heads: list[_Head], items: list[FetchItem]) -> None:
         """The lines of messages, each begun by its head, to which what needs the octets is added."""
-        extents = await summaries.extents(self._store, self._account_id, [message_id for message_id, _ in heads])
-        there = [(head, extents[i]) for i, head in heads if head is not None and i in extents]
+        extents = await summaries.extents(self._store, self._account_id, [head.message_id for head in heads])
+        there = [(h.line, extents[h.message_id]) for h in heads if h.line is not None and h.message_id in extents]
         self.missing |= len(there) < len(heads)
         wanted: list[tuple[MessageId, Extent]] = [(extent.message_id, extent) for _, extent in there]
         async with aclosing(self._contents(wanted, items)) as contents:
@@ -253,12 +278,14 @@ class _Answer:
         for ranges, pairs in groupby(zip(by_ranges, wanted, strict=True), itemgetter(0)):
             group = [item for _, item in pairs]
             if not ranges:
-                async with aclosing(reader.stream(self._store, self._account_id, group)) as stream:
+                items_of_stream = [(message_id, row.size) for message_id, row in group]
+                async with aclosing(reader.stream(self._store, self._account_id, items_of_stream)) as stream:
                     rows = dict(wanted)
-                    async for message_id, pieces in stream:
-                        self._damaged |= isinstance(pieces, Damaged)
-                        row = rows[message_id]
-                        yield await self._from_whole(row, pieces, items) if isinstance(pieces, list) else None
+                    async for batch in stream:
+                        for message_id, pieces in batch:
+                            self._damaged |= isinstance(pieces, Damaged)
+                            row = rows[message_id]
+                            yield await self._from_whole(row, pieces, items) if isinstance(pieces, list) else None
                 continue
             for _, row in group:
                 try:
@@ -282,17 +309,25 @@ class _Answer:
         return sections.from_whole(row, pieces, items)
 
     async def _line(self, head: bytes, answers: list[list[Octets]]) -> None:
-        add = self._out.add
-        add(head)
+        out = self._out
+        out.add(head)
         for number, pieces in enumerate(answers):
             if number:
-                add(b" ")
-            for piece in pieces:
-                for at in range(0, len(piece), _WRITE):
-                    add(piece if len(piece) <= _WRITE else memoryview(piece)[at : at + _WRITE])
-                    if self._out.full:
-                        await self._out.flush()
-        add(b")\r\n")
+                out.add(b" ")
+            if max(map(len, pieces)) <= _WRITE:
+                out.add(*pieces)
+            else:
+                await self._add_large(pieces)
+        out.add(b")\r\n")
+        if out.full:
+            await out.flush()
+
+    async def _add_large(self, pieces: list[Octets]) -> None:
+        for piece in pieces:
+            for at in range(0, len(piece), _WRITE):
+                self._out.add(memoryview(piece)[at : at + _WRITE])
+                if self._out.full:
+                    await self._out.flush()
 
 
 def _template(items: Sequence[FetchItem], end: bytes) -> bytes:

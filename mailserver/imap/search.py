@@ -223,13 +223,14 @@ class _Search:
         if not undecided:
             return 0
         found = 0
-        wanted = [(facts.row.message_id, facts.row) for facts in undecided if facts.row is not None]
+        wanted = [(facts.row.message_id, facts.row.size) for facts in undecided if facts.row is not None]
         async with aclosing(reader.stream(self._store, self._account_id, wanted)) as stream:
             waiting = iter(undecided)
-            async for _, pieces in stream:
-                facts = next(waiting)
-                if isinstance(pieces, list) and await self._matches(facts, pieces):
-                    found |= 1 << facts.position
+            async for batch in stream:
+                for _, pieces in batch:
+                    facts = next(waiting)
+                    if isinstance(pieces, list) and await self._matches(facts, pieces):
+                        found |= 1 << facts.position
         return found
 
     async def _decide(self, facts: Facts) -> bool | None:

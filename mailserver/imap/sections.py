@@ -113,6 +113,17 @@ def answer(item: FetchItem, value: Octets | None) -> Iterator[Octets]:
         yield value
 
 
+def is_whole(item: FetchItem) -> bool:
+    """Is all of the message asked for, in one piece?"""
+    return isinstance(item, BodySection) and not item.part and not item.kind and item.partial is None
+
+
+def whole(pieces: list[bytes], items: Iterable[FetchItem]) -> list[list[Octets]]:
+    """The answers to items that ask for all of the message."""
+    head = responses.literal_head(sum(map(len, pieces)), binary=any(b"\0" in piece for piece in pieces))
+    return [[item.label + b" " + head, *pieces] for item in items if isinstance(item, BodySection)]
+
+
 def is_much(row: Extent, items: Sequence[FetchItem]) -> bool:
     """Does it take long to find the items' sections in the message?"""
     return row.size * len(items) > _AT_ONCE or is_complex(row, items)
@@ -139,9 +150,8 @@ def from_whole(row: Extent, pieces: list[bytes], items: list[FetchItem]) -> list
     found: list[list[Octets]] = []
     for item in items:
         assert isinstance(item, BodySection)
-        if not item.part and not item.kind and item.partial is None:
-            binary = any(b"\0" in piece for piece in pieces)
-            found.append([item.label + b" " + responses.literal_head(sum(map(len, pieces)), binary=binary), *pieces])
+        if is_whole(item):
+            found += whole(pieces, [item])
             continue
         if len(pieces) > 1:
             pieces[:] = [b"".join(pieces)]

@@ -103,6 +103,11 @@ class Run(NamedTuple):
         page, _, start, stop = self.part
         return page.message_ids[start:stop]
 
+    @property
+    def sizes(self) -> Sequence[int]:
+        page, _, start, stop = self.part
+        return page.sizes[start:stop]
+
 
 async def load(
     store: Store, kept: KeptTexts, account_id: AccountId, parts: Sequence[Slice], items: Sequence[FetchItem]
@@ -115,8 +120,10 @@ async def load(
         if len(run.ready) < len(items):
             ids += run.message_ids
             lacking.update(item for item in items if item not in run.ready)
-    sections = {item for item in lacking if isinstance(item, BodySection)}
     source = Source({}, {}, {})
+    if not lacking:
+        return runs, source
+    sections = {item for item in lacking if isinstance(item, BodySection)}
     if sections < lacking:
         source = Source(*await summaries.structures(store, account_id, ids), {})
     if sections:

@@ -22,6 +22,7 @@ from tests.acceptance.server import DOMAIN, Account, Pillarbox, eventually
 from tests.acceptance.thunderbird import SECONDS, Thunderbird
 
 ACCOUNTS = {name: Account(f"thunderbird-{name}@{DOMAIN}", f"correct horse {name}") for name in ("tls", "starttls")}
+_REST_SECONDS = 1.0
 FOLDERS = {name: name for name in ("Drafts", "Sent", "Trash", "Junk", "Archive")} | {"INBOX": "Inbox"}
 
 
@@ -69,6 +70,13 @@ class User:
     def _looks(self, path: str) -> dict[str, Any]:
         self.ask("update", path)
         return self.messages(path)
+
+    def rests(self) -> None:
+        """Thunderbird has come to the end of what it was doing, and has written down what it knows."""
+        said = -1
+        while said != (now := len(self.thunderbird.commands())):
+            said = now
+            time.sleep(_REST_SECONDS)
 
     def source(self, path: str, uid: int) -> bytes:
         """A message's octets, without the lines that Thunderbird's own file has in front of them."""
@@ -209,6 +217,7 @@ def test_learns_what_changed_while_it_was_away(server: Pillarbox, user: User, fo
     """CONDSTORE: back in the folder it asks for no more than the changes since it was there."""
     _append(server, user, folder, *(message(user.account.address, name) for name in ("one", "two", "three", "four")))
     user.sees(folder, "one", "two", "three", "four")
+    user.rests()
     user.ask("disconnect")
     with imap(server, user.account) as client:
         ok(client.select(f'"{folder}"'))

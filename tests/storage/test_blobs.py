@@ -47,6 +47,12 @@ async def test_what_was_put_is_got(held: BlobStore, content: bytes) -> None:
     assert await held.get(ref) == content
 
 
+async def test_those_that_can_be_had_are_got_together(held: BlobStore) -> None:
+    one, two, absent = await held.put(b"one"), await held.put(b""), blobs.ref_now(b"n" * 32)
+    assert await held.get_some([one, absent, two, one]) == {one: b"one", two: b""}
+    assert await held.get_some([absent]) == {}
+
+
 async def test_those_that_are_missing_are_named(held: BlobStore) -> None:
     there, absent = await held.put(b"x"), blobs.ref_now(b"n" * 32)
     assert await held.missing([there, absent]) == [absent]
