@@ -202,7 +202,7 @@ class Changes:
     def _dispatch(self, notice: Notice, *, stamped: bool = False) -> None:
         """stamped: this node's writer has done that."""
         if not stamped:
-            self._store.clock.touch(notice.account_id)
+            self._store.clock.touch(notice.account_id, names=notice.kind != "mail")
         for listener in list(self._listeners.values()):
             try:
                 listener(notice)

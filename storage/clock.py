@@ -21,14 +21,16 @@ from typing import Generic, NamedTuple, TypeVar
 STANDS_SECONDS = 1.0
 _CELLS = 65_536
 """Accounts that are so many apart share a cell, and read again now and then without need."""
-_OF_ALL = _CELLS
+_NAMES = _CELLS
+_OF_ALL = 2 * _CELLS
 _OCTETS = 8
 
 
 class Mark(NamedTuple):
-    """The stamps that stood when a reading began, and when that was."""
+    """The stamps that stood when a reading began, and when that was. names: of the account's mailbox names alone."""
 
     account: int
+    names: int
     all: int
     moment: float
 
@@ -38,7 +40,7 @@ class Stamps:
 
     def __init__(self) -> None:
         self.node = secrets.token_hex(8)
-        self.cells = memoryview(mmap.mmap(-1, (_CELLS + 1) * _OCTETS)).cast("Q")
+        self.cells = memoryview(mmap.mmap(-1, (2 * _CELLS + 1) * _OCTETS)).cast("Q")
 
 
 class Clock:
@@ -53,30 +55,38 @@ class Clock:
         self._new = itertools.count(secrets.randbits(62))
         self.node = secrets.token_hex(8) if stamps is None else stamps.node
 
-    def touch(self, account_id: int) -> None:
-        """A change of the account was committed; before its writer says so. 0: nobody knows of which."""
+    def touch(self, account_id: int, *, names: bool = True) -> None:
+        """A change of the account was committed, perhaps of its mailboxes' names; before its writer says so.
+
+        0: nobody knows of which account.
+        """
         if self._cells is not None:
             self._cells[account_id % _CELLS if account_id else _OF_ALL] = next(self._new)
+            if names:
+                self._cells[_NAMES + account_id % _CELLS] = next(self._new)
 
     def mark(self, account_id: int) -> Mark:
         """To be taken before reading."""
         if self._cells is None:
-            return Mark(0, 0, 0.0)
-        return Mark(self._cells[account_id % _CELLS], self._cells[_OF_ALL], time.monotonic())
+            return NEVER
+        cell = account_id % _CELLS
+        return Mark(self._cells[cell], self._cells[_NAMES + cell], self._cells[_OF_ALL], time.monotonic())
 
     def stands(self, account_id: int, mark: Mark) -> bool:
         """Would reading again give the same?"""
         cells = self._cells
-        return (
-            cells is not None
-            and self._feed_is_whole()
-            and cells[account_id % _CELLS] == mark.account
-            and cells[_OF_ALL] == mark.all
-            and time.monotonic() - mark.moment < STANDS_SECONDS
-        )
+        return cells is not None and cells[account_id % _CELLS] == mark.account and self._is_new(cells, mark)
+
+    def names_stand(self, account_id: int, mark: Mark) -> bool:
+        """Would the account's mailboxes have the same names and ids?"""
+        cells = self._cells
+        return cells is not None and cells[_NAMES + account_id % _CELLS] == mark.names and self._is_new(cells, mark)
+
+    def _is_new(self, cells: memoryview, mark: Mark) -> bool:
+        return cells[_OF_ALL] == mark.all and time.monotonic() - mark.moment < STANDS_SECONDS and self._feed_is_whole()
 
 
-NEVER = Mark(0, 0, float("-inf"))
+NEVER = Mark(0, 0, 0, float("-inf"))
 """Does not stand."""
 
 K = TypeVar("K", bound=Hashable)
@@ -86,14 +96,14 @@ V = TypeVar("V")
 class Recent(Generic[K, V]):
     """What was read of accounts, as long as it stands; the longest unused goes first."""
 
-    def __init__(self, clock: Clock, limit: int) -> None:
-        self._clock = clock
+    def __init__(self, stands: Callable[[int, Mark], bool], limit: int) -> None:
+        self._stands = stands
         self._limit = limit
         self._kept: OrderedDict[tuple[int, K], tuple[Mark, V]] = OrderedDict()
 
     def get(self, account_id: int, key: K) -> V | None:
         kept = self._kept.get((account_id, key))
-        if kept is None or not self._clock.stands(account_id, kept[0]):
+        if kept is None or not self._stands(account_id, kept[0]):
             return None
         self._kept.move_to_end((account_id, key))
         return kept[1]

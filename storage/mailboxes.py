@@ -117,6 +117,16 @@ async def find(store: Store, account_id: AccountId, name: Name) -> Mailbox:
     return found
 
 
+async def locate(store: Store, account_id: AccountId, name: Name) -> MailboxId:
+    """Which mailbox has the name, for a write that will look whether it still is there; NotFound."""
+    found = store.located.get(account_id, name)
+    if found is None:
+        mark = store.clock.mark(account_id)
+        found = (await find(store, account_id, name)).mailbox_id
+        store.located.keep(account_id, name, mark, found)
+    return found
+
+
 async def get(store: Store, account_id: AccountId, mailbox_id: MailboxId) -> Mailbox:
     """NotFound where it does not exist or was deleted."""
     async with store.acquire() as conn:
@@ -300,7 +310,7 @@ async def claim_recent(store: Store, mailbox: Mailbox) -> tuple[int, int] | None
         for _ in range(2):
             end = await conn.fetchval(_CLAIM_RECENT, mailbox.account_id, mailbox.mailbox_id, mailbox.recent_uid)
             if end is not None:
-                store.clock.touch(mailbox.account_id)
+                store.clock.touch(mailbox.account_id, names=False)
                 store.views.claimed(mailbox.account_id, mailbox.mailbox_id, end)
                 return mailbox.recent_uid, end
             row = await conn.fetchrow(_GET, mailbox.account_id, mailbox.mailbox_id)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from storage.committer import Committer
     from storage.directory import DirectoryCache
     from storage.keys import Keys
-    from storage.records import Mailbox, Name
+    from storage.records import Mailbox, MailboxId, Name
     from storage.views import Views
 
 log = logging.getLogger(__name__)
@@ -163,6 +163,7 @@ class Store:
     keys: Keys
     clock: Clock
     found: Recent[Name, Mailbox]
+    located: Recent[Name, MailboxId]
     directory_cache: DirectoryCache
 
     def __init__(self, config: StorageConfig, mail: MailConfig, dsn: str, worker: str) -> None:
@@ -203,7 +204,8 @@ class Store:
 
         store = cls(config, mail, dsn, worker)
         store.clock = Clock(stamps, lambda: store.changes.healthy)
-        store.found = Recent(store.clock, _MAILBOXES_FOUND)
+        store.found = Recent(store.clock.stands, _MAILBOXES_FOUND)
+        store.located = Recent(store.clock.names_stand, _MAILBOXES_FOUND)
         store.pool = await _open_pool(config, dsn)
         store.keys = Keys(store, install_key, master_key)
         store.blobs = open_blobs(blobs, store.keys, config, blob_cache)

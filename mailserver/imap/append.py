@@ -31,8 +31,8 @@ async def handle(s: Session, cmd: commands.Append) -> Done:
         raise Refusal("There is no message in it", "CANNOT")
     now = int(time.time())
     placement = Placement(
-        target.account_id,
-        target.mailbox_id,
+        s.account_id,
+        target,
         received=now if cmd.received is None else cmd.received,
         flags=cmd.flags.system,
         keywords=cmd.flags.keywords,
@@ -45,7 +45,7 @@ async def handle(s: Session, cmd: commands.Append) -> Done:
         raise Refusal("No such mailbox", "TRYCREATE") from None
     _RECEIVED.inc()
     _OCTETS.inc(len(cmd.message))
-    if s.selected is not None and s.selected.view.mailbox_id == target.mailbox_id:
+    if s.selected is not None and s.selected.view.mailbox_id == target:
         await s.selected.including([placed[0].uid])
     # RFC 4315 §3. UID 0: it went elsewhere before a lost commit was found again, so there is no UID to tell.
     code = responses.append_uid(placed[0].uidvalidity, [placed[0].uid]) if placed[0].uid else ""

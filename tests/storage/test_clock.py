@@ -56,6 +56,22 @@ def test_what_stands(change: Callable[[Clock, Clock], object], stands: bool) -> 
     assert one.stands(ALICE, mark) is stands
 
 
+@pytest.mark.parametrize(
+    ("change", "stands"),
+    [
+        (lambda clock: clock.touch(ALICE, names=False), True),
+        (lambda clock: clock.touch(BOB), True),
+        (lambda clock: clock.touch(ALICE), False),
+        (lambda clock: clock.touch(0, names=False), False),
+    ],
+)
+def test_names_stand_while_mail_comes(change: Callable[[Clock], None], stands: bool) -> None:
+    one = Clock(Stamps(), whole)
+    mark = one.mark(ALICE)
+    change(one)
+    assert one.names_stand(ALICE, mark) is stands
+
+
 def test_nothing_stands_for_long(time: Time) -> None:
     one = Clock(Stamps(), whole)
     mark = one.mark(ALICE)
@@ -95,7 +111,7 @@ def test_a_stamp_of_a_forked_process_is_seen() -> None:
 
 def test_what_was_read_is_kept_within_its_bound(time: Time) -> None:
     one = Clock(Stamps(), whole)
-    recent: Recent[str, int] = Recent(one, 2)
+    recent: Recent[str, int] = Recent(one.stands, 2)
     for number, key in enumerate("ab"):
         recent.keep(ALICE, key, one.mark(ALICE), number)
     assert recent.get(ALICE, "a") == 0
@@ -177,15 +193,28 @@ async def test_names_of_another_worker_are_seen_at_once(pair: tuple[Store, Store
     one.changes._receive = lambda payload: None  # type: ignore[method-assign]
     made = await mailboxes.create(two, ALICE, ("Work",))
     assert (await mailboxes.find(one, ALICE, ("Work",))).mailbox_id == made.mailbox_id
+    assert await mailboxes.locate(one, ALICE, ("Work",)) == made.mailbox_id
     await mailboxes.rename(two, ALICE, ("Work",), ("Old",))
-    with pytest.raises(NotFound):
-        await mailboxes.find(one, ALICE, ("Work",))
+    for look in (mailboxes.find, mailboxes.locate):
+        with pytest.raises(NotFound):
+            await look(one, ALICE, ("Work",))
+    assert await mailboxes.locate(one, ALICE, ("Old",)) == made.mailbox_id
     view = await one.views.open(ALICE, made.mailbox_id)
     await mailboxes.delete(two, ALICE, made.mailbox_id)
     await view.refresh()
     assert view.deleted
-    with pytest.raises(NotFound):
-        await mailboxes.find(one, ALICE, ("Old",))
+    for look in (mailboxes.find, mailboxes.locate):
+        with pytest.raises(NotFound):
+            await look(one, ALICE, ("Old",))
+
+
+async def test_a_mailbox_is_located_once_while_mail_comes(pair: tuple[Store, Store], time: Time) -> None:
+    one, two = pair
+    await mailboxes.locate(one, ALICE, ("INBOX",))
+    await deliver(two)
+    taken = counting(one)
+    assert await mailboxes.locate(one, ALICE, ("INBOX",)) == INBOX
+    assert taken == []
 
 
 async def test_a_notice_of_another_node_counts(pair: tuple[Store, Store], open_store: OpenStore, time: Time) -> None:
