@@ -27,7 +27,7 @@ class Sizes:
     smtp_messages: int = 1500
     big_messages: int = 60
     mailbox_messages: int = 10_000
-    appends: int = 300
+    appends: int = 1500
     logins: int = 100
     repeats: int = 5
     idle_connections: int = 300
