@@ -398,7 +398,11 @@ class StorageConfig(Section):
         le=3650,
     )
     view_memory_mib: int = setting(
-        256, "Memory of one worker for the views of open mailboxes, at most.", unit="MiB", change="workers", ge=1
+        256,
+        "Memory of one worker for what it knows of mailboxes, open ones included, at most.",
+        unit="MiB",
+        change="workers",
+        ge=1,
     )
     sweep_interval_seconds: float = setting(
         3600, "Time between two rounds of housekeeping (purge, unused blobs).", unit="seconds", change="reload", ge=1

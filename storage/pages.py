@@ -90,16 +90,28 @@ class Page:
 
 
 class Snapshot:
-    """A mailbox at one moment. `starts[i]` is how many messages stand before page i; its last item is the count."""
+    """A mailbox at one moment. `starts[i]` is how many messages stand before page i; its last item is the count.
 
-    __slots__ = ("mailbox", "numbers", "pages", "starts")
+    It never changes, but it may be folded: then only the mailbox's row is left of it, until it gets its pages back.
+    """
+
+    __slots__ = ("folded", "mailbox", "numbers", "pages", "starts")
 
     def __init__(self, mailbox: Mailbox, pages: Iterable[Page]) -> None:
         self.mailbox = mailbox
+        self.unfold(pages)
+
+    def unfold(self, pages: Iterable[Page]) -> None:
         self.pages = tuple(pages)
         self.numbers = [page.number for page in self.pages]
         self.starts = [0]
         self._count_from(0)
+        self.folded = False
+
+    def fold(self) -> None:
+        """Gives up the pages; storage/folding.py says when that may be done, and makes them anew."""
+        self.unfold(())
+        self.folded = True
 
     def _count_from(self, index: int) -> None:
         total = self.starts[index]
@@ -206,6 +218,7 @@ class Snapshot:
                 del pages[index], numbers[index]
                 first = min(first, index)
         new = Snapshot.__new__(Snapshot)
+        new.folded = self.folded
         new.mailbox = mailbox
         new.pages = tuple(pages)
         new.numbers = numbers

@@ -6,12 +6,14 @@ which every command that may show changes calls, compares the mailbox row, so th
 
 Reading order matters: the mailbox row first, then `vanished`, then pages. The row's highestmodseq then promises no
 more than the pages hold; and a page that `vanished` touches but that no longer stands among the changed ones is
-surely gone.
+surely gone. Pages that are newer than the row may have keywords that it does not name, so these are looked up again.
 
 A notice may be lost without anybody knowing, as when its writer is killed behind the COMMIT; so views that somebody
 listens to are looked at once a minute even where all is well.
 
-Closed views are kept while the worker's memory for them lasts, the longest unused go first.
+All views together take no more memory than the worker has for them. Closed ones are kept while there is room, the
+longest unused go first. Then open ones are folded whose sessions are all at rest: of what each session knows only the
+mailbox's row is left, until one of them needs its numbers again, or has to be told of a change (storage/folding.py).
 """
 
 from __future__ import annotations
@@ -22,9 +24,9 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
-from storage import clock, mailboxes, membership, vanished
+from storage import clock, folding, mailboxes, membership, vanished
 from storage.errors import NotFound, StorageError
 from storage.membership import Effect
 from storage.packed import UINT4, unpack
@@ -44,7 +46,29 @@ _POLL_SECONDS = 1.0
 _LOOK_SECONDS = 60.0
 _TOLD_AT_ONCE = 100
 
+_OCTETS_A_TEXT = 4_096
+"""A page's lines for one set of FETCH items."""
+_BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+
 Key = tuple[int, int]
+
+
+class Holder(Protocol):
+    """A session that has a mailbox open."""
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """What its client knows."""
+        ...
+
+    @property
+    def is_busy(self) -> bool:
+        """Is it carrying out a command?"""
+        ...
+
+    def rest(self) -> None:
+        """Its snapshot was folded: it lets go of whatever else has pages."""
+        ...
 
 
 class MailboxView:
@@ -57,6 +81,7 @@ class MailboxView:
         self.snapshot: Snapshot
         self.deleted = False
         self.users = 0
+        self.holders: set[Holder] = set()
         self._listeners: dict[object, Callable[[], None]] = {}
         self._lock = asyncio.Lock()
         self._begun = 0
@@ -90,8 +115,11 @@ class MailboxView:
             async with self._views.store.acquire() as conn:
                 mailbox = await mailboxes.get_in(conn, self.account_id, self.mailbox_id)
                 rows = await conn.fetch(membership.READ_ALL, self.account_id, self.mailbox_id)
-            self.snapshot = Snapshot(mailbox, membership.pages_of(rows))
+                pages = membership.pages_of(rows)
+                mailbox = await self._naming(conn, mailbox, pages)
+            self.snapshot = Snapshot(mailbox, pages)
             self._mark = mark
+            self._views.weigh(self)
             if self.missed:
                 self._views.read_soon(self)
             return True
@@ -101,7 +129,9 @@ class MailboxView:
         others (storage/clock.py). StorageError where the database has to be asked and does not answer.
 
         Those that wait for each other share one reading, and its failure; one that was cancelled counts for nobody.
+        A folded view stays folded where nothing has changed.
         """
+        self._views.used(self)
         if self._views.store.clock.stands(self.account_id, self._mark):
             return
         asked = self._begun
@@ -112,6 +142,68 @@ class MailboxView:
                 await self._read()
             if self._failure is not None:
                 raise self._failure
+
+    @property
+    def folded(self) -> bool:
+        return self.snapshot.folded
+
+    async def unfold(self) -> None:
+        """Gives view and sessions their pages back; what has changed since is told like any change. StorageError.
+
+        A snapshot that stays folded cannot be known any more: its session has to end.
+        """
+        self._views.used(self)
+        async with self._lock:
+            if not self.deleted and any(snapshot.folded for snapshot in self._snapshots()):
+                try:
+                    await self._unfold()
+                except NotFound:
+                    self.gone()
+
+    def fold(self) -> bool:
+        """Gives up all pages, unless they are needed or could not be worked out again."""
+        if self.deleted or self._lock.locked() or self.folded or len(self.holders) < self.users:
+            return False
+        if any(holder.is_busy for holder in self.holders):
+            return False
+        snapshots = [snapshot for snapshot in self._snapshots() if not snapshot.folded]
+        if not all(map(folding.is_foldable, snapshots)):
+            return False
+        for snapshot in snapshots:
+            snapshot.fold()
+        for holder in self.holders:
+            holder.rest()
+        return True
+
+    def _snapshots(self) -> set[Snapshot]:
+        return {self.snapshot, *(holder.snapshot for holder in self.holders)}
+
+    async def _unfold(self) -> None:
+        key = (self.account_id, self.mailbox_id)
+        mark = self._views.store.clock.mark(self.account_id)
+        folded = [snapshot for snapshot in self._snapshots() if snapshot.folded]
+        async with self._views.store.acquire() as conn:
+            await conn.execute(_BEGIN)
+            try:
+                mailbox = await mailboxes.get_in(conn, *key)
+                rows = await conn.fetch(membership.READ_ALL, *key)
+                left = await conn.fetch(
+                    folding.VANISHED_SINCE, *key, min(snapshot.mailbox.highestmodseq for snapshot in folded)
+                )
+            finally:
+                await conn.execute("ROLLBACK")
+        pages = membership.pages_of(rows)
+        for snapshot in folded:
+            if not folding.unfold(snapshot, pages, left):
+                log.warning("mailbox %s of account %s cannot be known as it was", self.mailbox_id, self.account_id)
+        was = self.snapshot.mailbox
+        if mailbox.highestmodseq > was.highestmodseq or self.snapshot.folded:
+            self.snapshot = Snapshot(mailbox, pages)
+            self._tell()
+        elif mailbox != was:
+            self.snapshot = self.snapshot.replaced(mailbox, ())
+        self._mark = mark
+        self._views.weigh(self)
 
     async def _read(self) -> None:
         self._begun += 1
@@ -132,17 +224,29 @@ class MailboxView:
             mailbox = await mailboxes.get_in(conn, *key)
             if mailbox.highestmodseq <= held:
                 # The row alone may differ: its name, or \\Recent, whose claims raise no modseq.
-                if mailbox.modseq >= self.snapshot.mailbox.modseq and mailbox != self.snapshot.mailbox:
+                is_newer = mailbox.modseq >= self.snapshot.mailbox.modseq
+                if is_newer and mailbox != self.snapshot.mailbox and not self.folded:
                     self.snapshot = self.snapshot.replaced(mailbox, ())
                 self._mark = mark
                 return
+            if self.folded:
+                await self._unfold()
+                return
             left = await conn.fetch(vanished.SINCE, *key, held)
             rows = await conn.fetch(membership.READ_SINCE, *key, held)
-        pages = membership.pages_of(rows)
+            pages = membership.pages_of(rows)
+            mailbox = await self._naming(conn, mailbox, pages)
         emptied = {number for row in left for number in membership.numbers_of(unpack(UINT4, row["uids"]))}
         emptied.difference_update(page.number for page in pages)
         self._take(mailbox, pages, [n for n in emptied if self._held_modseq(n) <= mailbox.highestmodseq])
         self._mark = mark
+
+    async def _naming(self, conn: Any, mailbox: Mailbox, pages: Sequence[Page]) -> Mailbox:
+        """The row as it was read before these pages, with all keywords that they use."""
+        if all(page.modseq <= mailbox.highestmodseq for page in pages):
+            return mailbox
+        now = await mailboxes.get_in(conn, self.account_id, self.mailbox_id)
+        return replace(mailbox, keywords=now.keywords)
 
     def _held_modseq(self, number: int) -> int:
         index = self.snapshot.page_index(number)
@@ -150,7 +254,7 @@ class MailboxView:
 
     def apply(self, effect: Effect) -> None:
         """A change of this worker: exact where the view stands where the change began, else it has to be read."""
-        if self.snapshot.mailbox.highestmodseq != effect.before.highestmodseq or effect.stale:
+        if self.folded or self.snapshot.mailbox.highestmodseq != effect.before.highestmodseq or effect.stale:
             self._views.read_soon(self)
             return
         pages = map(self._merged, effect.pages) if effect.appended else effect.pages
@@ -184,7 +288,7 @@ class MailboxView:
 
     def claimed(self, recent_uid: int) -> None:
         """Messages below this UID are claimed; those that came since the claim are not."""
-        if recent_uid > self.snapshot.mailbox.recent_uid:
+        if not self.folded and recent_uid > self.snapshot.mailbox.recent_uid:
             recent = self.snapshot.count - self.snapshot.count_below(recent_uid)
             mailbox = replace(self.snapshot.mailbox, recent=recent, recent_uid=recent_uid)
             self.snapshot = self.snapshot.replaced(mailbox, ())
@@ -214,8 +318,10 @@ class MailboxView:
     @property
     def weight(self) -> int:
         """About how much memory the view takes, octets."""
-        snapshot = self.snapshot
-        return _OCTETS_A_VIEW + snapshot.count * _OCTETS_A_MESSAGE + len(snapshot.pages) * _OCTETS_A_PAGE
+        pages = self.snapshot.pages
+        texts = sum([len(page.cache) for page in pages if page.cache])
+        messages = self.snapshot.count * _OCTETS_A_MESSAGE
+        return _OCTETS_A_VIEW + messages + len(pages) * _OCTETS_A_PAGE + texts * _OCTETS_A_TEXT
 
 
 class Views:
@@ -223,9 +329,9 @@ class Views:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._open: dict[Key, MailboxView] = {}
+        self._open: OrderedDict[Key, MailboxView] = OrderedDict()
         self._idle: OrderedDict[Key, MailboxView] = OrderedDict()
-        self._idle_octets = 0
+        self.octets = 0
         self._limit = store.config.view_memory_mib << 20
         self._due: set[MailboxView] = set()
         self._reading: set[asyncio.Task[None]] = set()
@@ -247,6 +353,7 @@ class Views:
         try:
             if hasattr(view, "snapshot") or not await view.load():
                 await view.refresh()
+                await view.unfold()
             if view.deleted:
                 raise NotFound(f"mailbox {mailbox_id}")
         except BaseException:
@@ -260,19 +367,41 @@ class Views:
         if view.users or self._open.get(key) is not view:
             return
         del self._open[key]
-        if hasattr(view, "snapshot") and not view.deleted:
+        if hasattr(view, "snapshot") and not view.deleted and not view.folded:
             self._idle[key] = view
-            view.kept_octets = view.weight
-            self._idle_octets += view.kept_octets
-            while self._idle_octets > self._limit:
-                self._taken(next(iter(self._idle)))
+            self.weigh(view)
+        else:
+            self._forget(view)
+
+    def used(self, view: MailboxView) -> None:
+        """It is the last that is folded."""
+        key = (view.account_id, view.mailbox_id)
+        if key in self._open:
+            self._open.move_to_end(key)
+
+    def weigh(self, view: MailboxView) -> None:
+        """The view has become larger or smaller: others make room where all are too large."""
+        self._count(view)
+        while self.octets > self._limit and self._idle:
+            self._forget(self._idle.popitem(last=False)[1])
+        for open_view in list(self._open.values()) if self.octets > self._limit else ():
+            if hasattr(open_view, "snapshot") and open_view is not view and open_view.fold():
+                self._count(open_view)
+                if self.octets <= self._limit:
+                    break
+
+    def _count(self, view: MailboxView) -> None:
+        weight = view.weight
+        self.octets += weight - view.kept_octets
+        view.kept_octets = weight
+
+    def _forget(self, view: MailboxView) -> None:
+        self.octets -= view.kept_octets
+        view.kept_octets = 0
 
     def _taken(self, key: Key) -> MailboxView | None:
         """Takes a view out of those that are kept for later."""
-        view = self._idle.pop(key, None)
-        if view is not None:
-            self._idle_octets -= view.kept_octets
-        return view
+        return self._idle.pop(key, None)
 
     def apply(self, effect: Effect) -> None:
         """A committed change of this worker."""
@@ -288,7 +417,8 @@ class Views:
         view = self._held(account_id, mailbox_id)
         if view is not None:
             view.gone()
-            self._taken((account_id, mailbox_id))
+            if self._taken((account_id, mailbox_id)) is not None:
+                self._forget(view)
 
     def claimed(self, account_id: int, mailbox_id: int, recent_uid: int) -> None:
         view = self._held(account_id, mailbox_id)
@@ -325,6 +455,8 @@ class Views:
     def read_soon(self, view: MailboxView) -> None:
         """Refreshes the view in a task of its own, unless one is due that has not begun yet."""
         if view.users and hasattr(view, "snapshot") and not view.deleted and view not in self._due:
+            if view.folded and not view.listened:
+                return  # whoever needs it next reads it
             self._due.add(view)
             task = asyncio.create_task(self._read(view))
             self._reading.add(task)
@@ -338,11 +470,20 @@ class Views:
             except StorageError as error:
                 log.info("mailbox %s of account %s could not be read: %s", view.mailbox_id, view.account_id, error)
 
+    def _weigh_all(self) -> None:
+        """Views grow with their mail, and with the texts that are kept of them."""
+        views = [view for view in self._open.values() if hasattr(view, "snapshot")]
+        for view in views:
+            self._count(view)
+        if self.octets > self._limit and views:
+            self.weigh(views[-1])
+
     async def _poll(self) -> None:
         """While notices may be missing, looks at the open mailboxes once a second; else now and then."""
         looked = time.monotonic()
         while True:
             await asyncio.sleep(_POLL_SECONDS)
+            self._weigh_all()
             healthy, now = self.store.changes.healthy, time.monotonic()
             if healthy and now - looked < _LOOK_SECONDS:
                 continue

@@ -99,13 +99,11 @@ def _all_items(cmd: commands.Fetch) -> tuple[FetchItem, ...]:
 async def _set_seen(s: Session, ranges: list[Range]) -> None:
     selected = s.selected
     assert selected is not None
-    seen = Flag.SEEN
-    uids: list[int] = []
-    for page, _, start, stop in selected.numbers.slices(ranges):
-        uids += [page.uids[i] for i in range(start, stop) if not page.flags[i] & seen]
+    await selected.look_again()
+    uids = selected.numbers.unseen(ranges, selected.view.snapshot)
     if uids:
         mailbox = selected.mailbox
-        change = FlagChange("+", seen)
+        change = FlagChange("+", Flag.SEEN)
         result = await messages.store_flags(s.service.store, mailbox.account_id, mailbox.mailbox_id, uids, change)
         await selected.since(result.modseq)
 

@@ -26,7 +26,7 @@ async def select(s: Session, cmd: commands.Select) -> Done:
     view = await store.views.open(mailbox.account_id, mailbox.mailbox_id)
     if cmd.condstore:
         enable.condstore(s)
-    selected = s.selected = Selected(view, s.service.memo(view), read_only=cmd.read_only)
+    selected = s.selected = Selected(view, s.service.memo(view), read_only=cmd.read_only, is_busy=lambda: s.is_busy)
     try:
         await selected.claim(s)
     except BaseException:

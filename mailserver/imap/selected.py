@@ -10,12 +10,12 @@ claimed yet.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from mailserver.imap import flags
 from mailserver.imap.errors import Goodbye
-from mailserver.imap.view import Changes, Memo, Range, SessionView
+from mailserver.imap.view import NOTHING, Changes, Memo, Range, SessionView
 from mailserver.protocols.imap import responses
 from mailserver.protocols.imap.commands import Extension
 from storage import mailboxes
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mailserver.imap.session import Session
     from mailserver.protocols.imap.sequence_set import SequenceSet
     from storage import Mailbox
+    from storage.pages import Snapshot
     from storage.views import MailboxView
 
 _AT_ONCE = 500
@@ -34,16 +35,37 @@ _AT_ONCE = 500
 class Selected:
     """A selected mailbox; `close` gives the view back."""
 
-    __slots__ = ("_memo", "numbers", "read_only", "view")
+    __slots__ = ("_is_busy", "_memo", "numbers", "read_only", "view")
 
-    def __init__(self, view: MailboxView, memo: Memo, *, read_only: bool) -> None:
+    def __init__(self, view: MailboxView, memo: Memo, *, read_only: bool, is_busy: Callable[[], bool]) -> None:
+        """is_busy: is the session carrying out a command?"""
         self.view = view
+        self._is_busy = is_busy
         self.read_only = read_only
         self.numbers = SessionView(view.snapshot, memo)
         self._memo = memo
+        view.holders.add(self)
 
     def close(self) -> None:
+        self.view.holders.discard(self)
         self.view.close()
+
+    @property
+    def snapshot(self) -> Snapshot:
+        return self.numbers.snapshot
+
+    @property
+    def is_busy(self) -> bool:
+        return self._is_busy()
+
+    def rest(self) -> None:
+        self._memo.forget()
+
+    async def wake(self) -> None:
+        """Sees to it that the session's numbers are in memory, and the mailbox's."""
+        if self.snapshot.folded or self.view.folded:
+            await self.view.unfold()
+            self.check()
 
     @property
     def mailbox(self) -> Mailbox:
@@ -87,6 +109,10 @@ class Selected:
     async def advance(self, session: Session, *, expunge_ok: bool) -> Changes:
         """Moves the session's numbering on; the caller tells the client of the changes before anything else."""
         self.check()
+        if self.view.folded:
+            if self.snapshot is self.view.snapshot:
+                return NOTHING
+            await self.wake()
         if self._news:
             await self.claim(session)
         return self.numbers.advance(self.view.snapshot, expunge_ok=expunge_ok)
@@ -104,6 +130,8 @@ class Selected:
     def push(self, session: Session) -> bool:
         """Tells an idle client at once; False, and nothing told, where it takes more than a moment (`catch_up`)."""
         self.check()
+        if self.view.folded:
+            return self.snapshot is self.view.snapshot
         if self._news and self.read_only:
             self._look_at_recent()
         elif self._news and self._claimable:
@@ -157,6 +185,8 @@ class Selected:
         """RFC 2180 §3.4: whoever has a deleted mailbox selected is disconnected."""
         if self.view.deleted:
             raise Goodbye("The selected mailbox was deleted")
+        if self.snapshot.folded and not self.view.folded:
+            raise Goodbye("What has become of the selected mailbox is not known any more, select it again")
 
     def _lines(self, session: Session, changes: Changes) -> Iterator[bytes]:
         if changes.keywords is not None:

@@ -77,6 +77,15 @@ FINISH_SECONDS: Final = 10.0
 END_SECONDS: Final = 1.0
 """How long a command that runs may go on when its session has to end at once."""
 
+_NUMBERED = (
+    commands.Fetch,
+    commands.Store,
+    commands.Copy,
+    commands.Move,
+    commands.Search,
+    commands.Expunge,
+)
+"""Commands that name messages of the selected mailbox."""
 _SHUTTING_DOWN = "The server is shutting down"
 
 Handler = Callable[["Session", Any], Awaitable[Done | None]]
@@ -355,6 +364,10 @@ class Session(Connection):
         self._task = asyncio.get_running_loop().create_task(self._work(event))
 
     @property
+    def is_busy(self) -> bool:
+        return self._task is not None
+
+    @property
     def _working(self) -> bool:
         return self._task is not None and self._more is None
 
@@ -456,6 +469,8 @@ class Session(Connection):
     async def _perform(self, command: Command) -> None:
         began = monotonic()
         try:
+            if self.selected is not None and isinstance(command, _NUMBERED):
+                await self.selected.wake()
             done = await HANDLERS[type(command)](self, command)
             if done is None:
                 return

@@ -23,6 +23,7 @@ from typing import NamedTuple
 from mailserver.imap import flags
 from mailserver.protocols.imap.sequence_set import SequenceSet
 from storage.pages import Page, Snapshot
+from storage.records import Flag
 
 Range = tuple[int, int]
 """First and last of a run, both included."""
@@ -189,6 +190,9 @@ class Memo:
         self._made: list[tuple[Snapshot, Snapshot, bool, Snapshot, Changes]] = []
         self.claimed = 0
 
+    def forget(self) -> None:
+        self._made.clear()
+
     def advance(self, old: Snapshot, new: Snapshot, expunge_ok: bool) -> tuple[Snapshot, Changes]:
         """`advance`, or its remembered answer."""
         for known_old, known_new, known_ok, result, changes in reversed(self._made):
@@ -264,6 +268,19 @@ class SessionView:
                     seq = before + i + 1
                     first = found.pop()[0] if found and found[-1][1] == seq - 1 else seq
                     found.append((first, seq))
+        return found
+
+    def unseen(self, ranges: Iterable[Range], now: Snapshot) -> list[int]:
+        """The UIDs of `ranges` that have no \\Seen in the mailbox as it is now, ascending."""
+        seen = Flag.SEEN
+        found: list[int] = []
+        for page, _, start, stop in self.slices(ranges):
+            index = now.page_index(page.number)
+            if index >= 0 and now.pages[index] is page:
+                found += [page.uids[i] for i in range(start, stop) if not page.flags[i] & seen]
+            elif index >= 0:
+                bits = dict(zip(now.pages[index].uids, now.pages[index].flags, strict=True))
+                found += [uid for uid in page.uids[start:stop] if not bits.get(uid, seen) & seen]
         return found
 
     def uids(self, ranges: Iterable[Range]) -> list[int]:

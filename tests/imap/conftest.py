@@ -32,6 +32,7 @@ from mailserver.net.listener import Listener
 from mailserver.net.sessions import Sessions
 from mailserver.net.tls import Certificates, make_self_signed
 from storage import Store, accounts, domains
+from storage.clock import Stamps
 
 PATIENCE = 10.0
 _LINE = re.compile(r"(\d*)([CS]): ?(.*)")
@@ -188,8 +189,8 @@ class Server:
         return [known[key] for key in sorted(known)]
 
 
-async def opened(dsn: str, folder: Path, worker: int = 0, **settings: Any) -> Store:
-    """A store as one of the workers opens it, its blobs in the folder."""
+async def opened(dsn: str, folder: Path, worker: int = 0, stamps: Stamps | None = None, **settings: Any) -> Store:
+    """A store as one of the workers opens it, its blobs in the folder; stamps: those of its node."""
     config = Config()
     return await Store.open(
         config.storage.model_copy(update=settings),
@@ -200,6 +201,7 @@ async def opened(dsn: str, folder: Path, worker: int = 0, **settings: Any) -> St
         install_key=b"i" * 32,
         master_key=b"m" * 32,
         worker=f"worker {worker}",
+        stamps=stamps,
     )
 
 

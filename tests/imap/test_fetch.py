@@ -344,3 +344,13 @@ def test_what_items_need() -> None:
     assert need(BodySection(b"", (1,), "HEADER")) is Need.CONTENTS
     assert need(BodySection(b"")) is Need.CONTENTS
     assert need(Attribute.BODY) is Need.TEXTS
+
+
+async def test_seen_is_set_by_the_flags_as_they_are(server: Server) -> None:
+    """The client was told of \\Seen, and not yet that another has taken it away."""
+    await put(server, b"Subject: x\r\n\r\nhello\r\n")
+    one, two = await selected(server), await selected(server)
+    await one.ask("STORE 1 FLAGS.SILENT (\\Seen)")
+    await two.ask("STORE 1 FLAGS.SILENT ()")
+    assert b"FLAGS (\\Seen \\Recent)" in await fetched(one, "FETCH 1 BODY[TEXT]")
+    assert b"\\Seen" in await fetched(two, "FETCH 1 FLAGS")

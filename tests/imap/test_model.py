@@ -19,6 +19,8 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
+from storage import Store
+from storage.clock import Stamps
 from tests.imap.conftest import Client as Wire
 from tests.imap.conftest import add_accounts, opened, running
 from tests.imap.model import Client, Flags, Truth, numbers
@@ -45,6 +47,8 @@ class World:
         self._stack = AsyncExitStack()
         self.wires: list[Wire] = []
         self.mailboxes = 0
+        self.folds = 0
+        self._stores: list[Store] = []
         self.run(self._start(dsn, folder, certificate))
 
     def run(self, work: Awaitable[T]) -> T:
@@ -56,8 +60,10 @@ class World:
 
     async def _start(self, dsn: str, folder: Path, certificate: Path) -> None:
         servers = []
+        stamps = Stamps()
         for worker in range(2):
-            store = await opened(dsn, folder, worker)
+            store = await opened(dsn, folder, worker, stamps)
+            self._stores.append(store)
             self._stack.push_async_callback(store.close)
             if worker == 0:
                 await add_accounts(store, "alice")
@@ -67,6 +73,10 @@ class World:
             if condstore:
                 await wire.ask("ENABLE CONDSTORE")
             self.wires.append(wire)
+
+    def fold(self, worker: int) -> None:
+        """The worker has no memory left for views."""
+        self.folds += sum(view.fold() for view in self._stores[worker].views._open.values())
 
     def close(self) -> None:
         self.run(self._stack.aclose())
@@ -292,6 +302,11 @@ class Mailbox(RuleBasedStateMachine):
     def look(self, who: int) -> None:
         self._look(who)
 
+    @rule(worker=st.integers(0, 1))
+    def fold(self, worker: int) -> None:
+        """What sessions know is given up, and has to be known again."""
+        self.world.fold(worker)
+
     @rule(who=WHO)
     def look_at_all(self, who: int) -> None:
         self._look(who)
@@ -362,3 +377,4 @@ def test_every_untagged_response(world: World) -> None:
         "phases": [Phase.generate, Phase.shrink] if LONG else [Phase.generate],
     }
     run_state_machine_as_test(Machine, settings=settings(**profile))  # type: ignore[no-untyped-call]
+    assert world.folds > HISTORIES // 10

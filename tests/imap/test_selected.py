@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from mailserver.imap.errors import Goodbye
@@ -24,7 +26,7 @@ async def elsewhere(open_store: OpenStore, store: Store) -> Store:
 async def opened(store: Store, *, read_only: bool = False) -> Selected:
     account = await accounts.find(store, "alice")
     view = await store.views.open(account.account_id, INBOX)
-    return Selected(view, Memo(), read_only=read_only)
+    return Selected(view, Memo(), read_only=read_only, is_busy=lambda: False)
 
 
 async def test_own_changes_are_looked_for(server: Server, elsewhere: Store) -> None:
@@ -53,3 +55,53 @@ async def test_read_only_offers_no_permanent_flags(server: Server) -> None:
     selected = await opened(server.store, read_only=True)
     assert b"[PERMANENTFLAGS ()]" in selected.flag_lines()
     selected.close()
+
+
+async def fold(server: Server) -> None:
+    """The worker's memory for views is needed for others, as soon as the session is at rest."""
+    (view,) = server.store.views._open.values()
+    async with asyncio.timeout(10):
+        while not (view.folded or view.fold()):
+            await asyncio.sleep(0.01)
+
+
+async def test_a_folded_mailbox_is_told_of_and_numbered_as_ever(server: Server, elsewhere: Store) -> None:
+    for octets in (b"one", b"two", b"three"):
+        placed = await put(server, octets)
+    key = (elsewhere, placed.account_id, placed.mailbox_id)
+    client = await server.logged_in()
+    await client.ask("SELECT INBOX")
+    await fold(server)
+    assert await client.ask("NOOP") == ["x OK NOOP completed"]
+    await messages.store_flags(*key, [1, 2], FlagChange("+", 8))
+    await messages.store_flags(*key, [3], FlagChange("+", 1))
+    await messages.expunge(*key, [2])
+    await fold(server)
+    told = await client.ask("FETCH 3 UID")
+    assert told[0] == "* 3 FETCH (UID 3)"
+    assert "* 1 FETCH (UID 1 FLAGS (\\Deleted \\Recent))" in told
+    assert await client.ask("NOOP") == ["* 2 EXPUNGE", "x OK NOOP completed"]
+    await fold(server)
+    await client.send(b"i IDLE\r\n")
+    assert await client.line() == "+ Idling"
+    await fold(server)
+    await put(server, b"four")
+    assert await client.line() == "* 3 EXISTS"
+    assert await client.line() == "* 3 RECENT"
+    await client.send(b"DONE\r\n")
+    assert await client.line() == "i OK IDLE completed"
+
+
+async def test_a_session_whose_numbers_are_lost_ends(server: Server, elsewhere: Store) -> None:
+    placed = [await put(server, octets) for octets in (b"one", b"two")]
+    key = (elsewhere, placed[0].account_id, placed[0].mailbox_id)
+    client = await server.logged_in()
+    await client.ask("SELECT INBOX")
+    await fold(server)
+    await messages.store_flags(*key, [1], FlagChange("+", 8))
+    await messages.expunge(*key, [1])
+    async with elsewhere.acquire() as conn:
+        await conn.execute("DELETE FROM vanished")
+    await client.send(b"x FETCH 1 FLAGS\r\n")
+    assert (await client.line()).startswith("* BYE What has become of the selected mailbox is not known any more")
+    assert await client.closed()

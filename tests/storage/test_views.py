@@ -322,3 +322,29 @@ async def test_several_messages_of_one_batch_are_all_applied(store: Store, monke
     assert store.committer.batches < 30
     assert content_of(view.snapshot) == content_of(await held(store))
     view.close()
+
+
+async def test_pages_newer_than_the_row_bring_their_keywords(
+    open_store: OpenStore, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another worker adds a keyword between the reading of the row and that of the pages."""
+    other: Store = await open_store()
+    await fill(store, 2)
+    view = await store.views.open(ALICE, INBOX)
+    real = mailboxes.get_in
+    left = [FlagChange("+", 0, ("Work",))]
+
+    async def late(conn: Any, *key: int) -> Mailbox:
+        row = await real(conn, *key)
+        if left:
+            await messages.store_flags(other, ALICE, INBOX, [1], left.pop())
+        return row
+
+    await deliver(other)
+    monkeypatch.setattr(mailboxes, "get_in", late)
+    await view.refresh()
+    assert view.snapshot.mailbox.keywords == ("Work",)
+    assert view.snapshot.at(1).flags
+    left.append(FlagChange("+", 0, ("Home",)))
+    fresh: Store = await open_store()
+    assert (await fresh.views.open(ALICE, INBOX)).snapshot.mailbox.keywords == ("Work", "Home")
