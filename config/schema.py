@@ -556,7 +556,7 @@ class ImapConfig(Section):
     )
     text_memory_mib: int = setting(
         64,
-        "Memory of one worker for ready-made answers (ENVELOPE, BODYSTRUCTURE, header fields), at most.",
+        "Memory of one worker for ready-made answers (ENVELOPE, BODYSTRUCTURE, header fields) and searches, at most.",
         unit="MiB",
         change="reload",
         ge=0,

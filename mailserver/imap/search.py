@@ -2,7 +2,7 @@
 
     pages      flags, sets, sizes, internal dates: the view in memory, a stretch of messages at once
     summaries  SENT… where the day is clear: one query a batch
-    headers    SENT… near the day, and header fields: the front of the stored octets
+    headers    SENT… near the day, and header fields: the front of the stored octets, or what is kept of it
     contents   BODY and TEXT: whole messages, streamed
 
 A search that takes long says so every few seconds. That keeps clients patient, and shows whether one that has sent all
@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from mailserver.imap import enable
 from mailserver.imap.errors import Done, Goodbye
 from mailserver.imap.search_plan import Facts, Plan, Stretch, positions
-from mailserver.imap.search_text import FieldsLook, Look, Steps
+from mailserver.imap.search_text import FieldsLook, Look, Steps, field_texts
 from mailserver.message import structure
 from mailserver.protocols.imap import responses
 from mailserver.protocols.imap.commands import And, Or, SearchReturn
@@ -53,6 +53,10 @@ _THREAD_SECONDS = 0.02
 _WORK_AT_ONCE = 64 * 1024
 """Octets that are decoded in the event loop at once, a few milliseconds of work; more of them, in a thread."""
 _JOINED_AT_ONCE = 1 << 20
+_DECODED_AT_ONCE = 8 * 1024
+"""Octets of a header whose fields are decoded at once, and kept."""
+_FEW_KEYS = 50
+"""A plan of so many keys looks for all of them in such fields at once."""
 _KEYS_AT_ONCE = 500
 """A plan of so many keys is made, and asked what it says of a stretch, in the event loop; a larger one in a thread."""
 _ENDS = frozenset({SearchReturn.MIN, SearchReturn.MAX})
@@ -196,14 +200,26 @@ class _Search:
         return await self._decided([facts for facts in undecided if facts.row is not None])
 
     async def _headers(self, stretch: Stretch, undecided: list[Facts]) -> tuple[int, list[Facts]]:
-        fronts = await reader.headers(self._store, self._account_id, _ids(stretch, undecided))
-        there = []
+        plan, kept, account_id = self.plan, self._session.service.fields, self._account_id
+        few = bool(plan.fields) and plan.keys <= _FEW_KEYS
+        lacking = []
         for facts in undecided:
-            front = fronts.get(MessageId(stretch.message_ids[facts.position]))
+            texts = kept.get(account_id, stretch.message_ids[facts.position], plan.names)
+            if texts is None or plan.sent or not few:
+                lacking.append(facts)
+            else:
+                plan.look_at_fields(facts, texts)
+        fronts = await reader.headers(self._store, account_id, _ids(stretch, lacking)) if lacking else {}
+        for facts in lacking:
+            message_id = MessageId(stretch.message_ids[facts.position])
+            front = fronts.get(message_id)
             if isinstance(front, bytes):
                 facts.header = front
-                there.append(facts)
-        return await self._decided(there)
+                if few and len(front) <= _DECODED_AT_ONCE:
+                    texts = field_texts(front, plan.names)
+                    kept.put(account_id, message_id, plan.names, texts)
+                    plan.look_at_fields(facts, texts)
+        return await self._decided([facts for facts in undecided if facts.header_read or facts.header is not None])
 
     async def _decided(self, undecided: list[Facts]) -> tuple[int, list[Facts]]:
         """By what is known by now: those that match, and those that are still undecided."""

@@ -380,6 +380,15 @@ class Plan:
         self.fields: dict[bytes, list[HeaderKey]] = {}
         self.texts: list[TextKey] = []
         self.root = self._node(key)
+        self.names = frozenset(self.fields)
+
+    def look_at_fields(self, facts: Facts, texts: Iterable[tuple[bytes, str]]) -> None:
+        """Finds the header keys in the fields with their names, all of a message's, decoded and folded."""
+        for name, text in texts:
+            for key in self.fields[name]:
+                if key.term in text:
+                    facts.found.add(key.index)
+        facts.header_read = True
 
     def stretches(self) -> Iterator[Stretch]:
         """The whole mailbox, in stretches that take a few milliseconds each."""

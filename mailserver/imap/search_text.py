@@ -11,10 +11,20 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from time import monotonic
 
+from mailserver.imap.kept_fields import Texts
 from mailserver.imap.search_plan import Facts, HeaderKey, Plan, TextKey
 from mailserver.message import decode, headers, structure
 
 _FEW_NAMES = 4
+
+
+def field_texts(header: bytes, names: Iterable[bytes]) -> Texts:
+    """The fields with these names as they are compared; a header of few octets, for it is done at once."""
+    return tuple([(name, _text_of(field)) for name in names for field in headers.named(header, name)])
+
+
+def _text_of(field: bytes) -> str:
+    return decode.field_text(field).partition(":")[2] + " "
 
 
 class Steps:
@@ -64,7 +74,7 @@ class FieldsLook(Steps):
                 is_there = key.octets in plain
             else:
                 if text is None:
-                    text = decode.field_text(field).partition(":")[2] + " "
+                    text = _text_of(field)
                     yield
                 is_there = key.term in text
             if is_there:

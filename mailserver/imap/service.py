@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Protocol
 from weakref import WeakValueDictionary
 
+from mailserver.imap.kept_fields import KeptFields
 from mailserver.imap.sections import Kept
 from mailserver.imap.texts import KeptTexts
 from mailserver.imap.view import Memo
@@ -66,7 +67,9 @@ class Service:
         self.connections = limits.connections(config.imap.max_connections, kind="imap")
         self.before_login = FramingLimits(_COMMAND_BEFORE_LOGIN, 0, _SKIP_BEFORE_LOGIN)
         self.kept = Kept()
-        self.texts = KeptTexts(config.imap.text_memory_mib << 20)
+        self.texts = KeptTexts(0)
+        self.fields = KeptFields(0)
+        self._divide(config.imap.text_memory_mib << 20)
         self.thread = asyncio.Semaphore(1)
         """For long work in a thread. Several at once would be no faster, and the event loop would wait for them all."""
         self._memos: WeakValueDictionary[tuple[int, int], Memo] = WeakValueDictionary()
@@ -76,9 +79,14 @@ class Service:
         """Other settings from now on; the size of commands is that of the settings at a session's login."""
         self.config = config.imap
         self.connections.total = config.imap.max_connections
-        self.texts.octets = config.imap.text_memory_mib << 20
+        self._divide(config.imap.text_memory_mib << 20)
         append = config.max_append_octets
         self.after_login = FramingLimits(config.imap.max_command_octets, append, _APPENDS_SKIPPED * append)
+
+    def _divide(self, octets: int) -> None:
+        """The memory for ready-made texts."""
+        self.fields.octets = octets // 4
+        self.texts.octets = octets - self.fields.octets
 
     def memo(self, view: MailboxView) -> Memo:
         """The one memo of a mailbox; it lasts as long as a session has the mailbox selected."""

@@ -36,6 +36,8 @@ Ready = dict[FetchItem, list[bytes]]
 _AT_ONCE = 64 * 1024
 """Octets that are worked through in the event loop at once, some milliseconds; more of one message, in a thread."""
 _TURN_OCTETS = 16 * 1024
+_WORTH_A_PAGE = 16
+"""Messages of a page, of 64 at most, for which the texts of all of it are read, and kept."""
 _OCTETS_A_TEXT = 48
 _OCTETS_A_COLUMN = 1024
 _SHARE = 8
@@ -88,15 +90,16 @@ class Source(NamedTuple):
         assert isinstance(item, BodySection)
         return self.headers, partial(_section, item)
 
-    def is_large(self, message_id: int) -> bool:
-        return any(octets.get(message_id, b"") is None for octets in self)
+    def large(self) -> set[int]:
+        return {message_id for known in self for message_id, octets in known.items() if octets is None}
 
 
 class Run(NamedTuple):
-    """Some messages of a page, and their page's columns that need not be made."""
+    """Some messages of a page, and its columns that need not be made; whole: the page's others were read, too."""
 
     part: Slice
     ready: Ready
+    whole: bool = False
 
     @property
     def message_ids(self) -> Sequence[int]:
@@ -113,12 +116,14 @@ async def load(
     store: Store, kept: KeptTexts, account_id: AccountId, parts: Sequence[Slice], items: Sequence[FetchItem]
 ) -> tuple[list[Run], Source]:
     """Takes what is kept and reads what is lacking."""
-    runs = [Run(part, _ready(kept, account_id, part.page, items)) for part in parts]
+    runs = [
+        Run(part, _ready(kept, account_id, part.page, items), part.stop - part.start >= _WORTH_A_PAGE) for part in parts
+    ]
     ids: list[int] = []
     lacking: set[FetchItem] = set()
     for run in runs:
         if len(run.ready) < len(items):
-            ids += run.message_ids
+            ids += run.part.page.message_ids if run.whole else run.message_ids
             lacking.update(item for item in items if item not in run.ready)
     source = Source({}, {}, {})
     if not lacking:
@@ -128,20 +133,25 @@ async def load(
         source = Source(*await summaries.structures(store, account_id, ids), {})
     if sections:
         source.headers.update(await summaries.headers(store, account_id, ids))
-    return [Run(part, run.ready) for run in runs for part in _apart(run.part, source)], source
+    large = source.large()
+    return [apart for run in runs for apart in _apart(run, large)], source
 
 
-def _apart(part: Slice, source: Source) -> Iterator[Slice]:
-    """The slice, cut so that each large message stands alone, and is let go of before the next is read."""
+def _apart(run: Run, large: set[int]) -> Iterator[Run]:
+    """The run, cut so that each large message stands alone, and is let go of before the next is read."""
+    part = run.part
+    if large.isdisjoint(part.page.message_ids):
+        yield run
+        return
     start = part.start
     for at in range(part.start, part.stop):
-        if source.is_large(part.page.message_ids[at]):
+        if part.page.message_ids[at] in large:
             if start < at:
-                yield part._replace(start=start, stop=at)
-            yield part._replace(start=at, stop=at + 1)
+                yield Run(part._replace(start=start, stop=at), run.ready)
+            yield Run(part._replace(start=at, stop=at + 1), run.ready)
             start = at + 1
     if start < part.stop:
-        yield part._replace(start=start)
+        yield Run(part._replace(start=start), run.ready)
 
 
 def _ready(kept: KeptTexts, account_id: AccountId, page: Page, items: Sequence[FetchItem]) -> Ready:
@@ -167,11 +177,11 @@ class Maker:
         ready = run.ready.get(item)
         if ready is not None:
             return [*ready[start:stop]]
-        texts = await self._texts(item, run.message_ids, source)
-        whole = [text for text in texts if text is not None]
-        if len(whole) == len(page.uids):
-            self._kept.put(self._account_id, page, item, whole)
-        return texts
+        texts = await self._texts(item, page.message_ids if run.whole else run.message_ids, source)
+        there = [text for text in texts if text is not None]
+        if len(there) == len(page.uids):
+            self._kept.put(self._account_id, page, item, there)
+        return texts[start:stop] if run.whole else texts
 
     async def _texts(self, item: FetchItem, message_ids: Iterable[int], source: Source) -> Texts:
         known, make = source.of(item)

@@ -10,6 +10,7 @@ Times are seconds since 1970-01-01T00:00:00Z, zones are minutes east of UTC. Onl
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 MAX_OCTETS = 256
@@ -92,8 +93,14 @@ def parse_internal(value: bytes) -> Moment | None:
 
 def format_internal(epoch: int, zone: int = 0) -> bytes:
     """An INTERNALDATE without its quotes: ` 7-Jul-1996 02:44:25 -0700`."""
-    year, month, day, seconds = _civil(epoch + 60 * zone)
-    return b"%2d-%b-%04d %02d:%02d:%02d %b" % (day, _MONTHS[month - 1], year, *_clock(seconds), _offset(zone))
+    days, seconds = divmod(epoch + 60 * zone, 86_400)
+    return b"%b %02d:%02d:%02d %b" % (_internal_day(days), *_clock(seconds), _offset(zone))
+
+
+@lru_cache(maxsize=4096)
+def _internal_day(days: int) -> bytes:
+    year, month, day, _ = _civil(86_400 * days)
+    return b"%2d-%b-%04d" % (day, _MONTHS[month - 1], year)
 
 
 def format_rfc5322(epoch: int, zone: int = 0) -> bytes:
@@ -179,6 +186,7 @@ def _clock(seconds: int) -> tuple[int, int, int]:
     return seconds // 3600, seconds // 60 % 60, seconds % 60
 
 
+@lru_cache(maxsize=64)
 def _offset(zone: int) -> bytes:
     minutes = abs(zone)
     return b"%c%02d%02d" % (b"-" if zone < 0 else b"+", minutes // 60, minutes % 60)

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from mailserver.imap import search
+from storage import reader
 from tests.imap.conftest import Client, Server
 from tests.imap.mail import put, put_octets
 
@@ -101,6 +102,33 @@ async def test_keys(letters: Server, keys: str, found: str) -> None:
     await client.send(f"x SEARCH CHARSET UTF-8 {keys}\r\n".encode())
     assert await client.line() == f"* SEARCH {found}".rstrip()
     assert (await client.line()).startswith("x OK")
+
+
+@pytest.mark.parametrize("keys", ["SUBJECT lunch", "SUBJECT gr", 'HEADER X-Spam ""', "OR FROM bob SUBJECT report"])
+async def test_the_second_time_no_header_is_read(letters: Server, keys: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = await letters.logged_in()
+    await client.ask("SELECT INBOX")
+    first = await client.ask(f"SEARCH {keys}")
+
+    async def never(*_: object) -> None:
+        raise AssertionError("read from the database")
+
+    monkeypatch.setattr(reader, "headers", never)
+    assert await client.ask(f"SEARCH {keys}") == first
+    (numbers,) = (line.split()[2:] for line in await client.ask(f"SEARCH NOT ({keys})") if line.startswith("*"))
+    assert sorted([*first[0].split()[2:], *numbers]) == ["1", "2", "3", "4"]
+
+
+async def test_long_headers_and_many_keys_find_the_same(server: Server) -> None:
+    filler = b"".join(b"X-Filler-%d: %s\r\n" % (n, b"y" * 60) for n in range(200))
+    await put(server, b"text", header=filler + b"Subject: Lunch  on\r\n Friday\r\n")
+    await put(server, b"text", header=b"Subject: Lunch  on\r\n Friday\r\n")
+    client = await server.logged_in()
+    await client.ask("SELECT INBOX")
+    many = " ".join("SUBJECT lunch" for _ in range(60))
+    others = " ".join(f"NOT SUBJECT other{n}" for n in range(60))
+    for keys in ('SUBJECT "lunch on fri"', many, others):
+        assert await client.ask(f"SEARCH {keys}") == ["* SEARCH 1 2", "x OK SEARCH completed"]
 
 
 async def test_an_empty_mailbox(server: Server) -> None:

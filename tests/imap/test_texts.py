@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 
 from mailserver.imap import texts
@@ -78,6 +81,28 @@ async def test_the_second_time_nothing_is_read(server: Server, item: str, monkey
     monkeypatch.undo()
     await put(server, b"text", header=b"Subject: another\r\n")
     assert len(await said(client, f"FETCH 1:* (FLAGS {item})")) > len(first)
+
+
+async def test_many_of_a_page_bring_all_of_it(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(20):
+        await put(server, b"text", header=b"Subject: number %d\r\n" % number)
+    client = await server.logged_in()
+    await client.ask("SELECT INBOX")
+    seen: list[int] = []
+    real = summaries.structures
+
+    async def read(store: Any, account_id: Any, ids: Sequence[int]) -> Any:
+        seen.append(len(ids))
+        return await real(store, account_id, ids)
+
+    monkeypatch.setattr(summaries, "structures", read)
+    await client.ask("FETCH 1:3 ENVELOPE")
+    first = await client.ask("FETCH 3:18 ENVELOPE")
+    assert len(first) == 17 and '"number 2"' in first[0] and '"number 17"' in first[15]
+    again = await client.ask("FETCH 1:20 ENVELOPE")
+    assert len(again) == 21 and '"number 19"' in again[19]
+    assert again[2:18] == first[:16]
+    assert seen == [3, 20]
 
 
 @pytest.mark.parametrize("item", ["ENVELOPE", "BODYSTRUCTURE", "BODY", "BODY.PEEK[HEADER.FIELDS (SUBJECT)]"])
