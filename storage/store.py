@@ -260,9 +260,10 @@ class Store:
     @asynccontextmanager
     async def acquire(self) -> AsyncIterator[Any]:
         """A connection for reading, or for one statement that commits by itself."""
+        conn = None
         try:
-            async with self.pool.acquire(timeout=self.config.lock_timeout_seconds) as conn:
-                yield conn
+            conn = await self.pool.acquire(timeout=self.config.lock_timeout_seconds)
+            yield conn
         except StorageError:
             raise
         except Exception as error:
@@ -271,6 +272,16 @@ class Store:
             if is_unavailable(error):
                 raise Unavailable(f"{type(error).__name__}: {error}") from error
             raise
+        finally:
+            if conn is not None:
+                await self._give_back(conn)
+
+    async def _give_back(self, conn: Any) -> None:
+        """What was done on the connection stays done, though the connection may break just now."""
+        try:
+            await self.pool.release(conn)
+        except Exception as error:
+            log.info("a connection was lost when it was given back: %s", error)
 
     async def leave_server(self) -> None:
         """What takes no writes may have been the primary until a failover: no connection to it is used again.

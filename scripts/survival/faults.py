@@ -76,7 +76,7 @@ def kill_supervisor(site: Site, chance: Chance) -> Course:
     if site.process is not None:
         site.process.wait(timeout=30)
     yield 0.0
-    site.serve()
+    site.serve_again()
 
 
 @fault("kill postgres")
@@ -170,7 +170,7 @@ def restart(site: Site, chance: Chance) -> Course:
             site.process.wait(timeout=15)
         except subprocess.TimeoutExpired:
             return  # looked after by the run
-    site.serve()
+    site.serve_again()
 
 
 @fault("reload workers")

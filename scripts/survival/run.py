@@ -137,8 +137,7 @@ class _Run:
 
     def _look_after_site(self) -> None:
         """A server that could not start while something was broken is started again, as a service manager would."""
-        if not self.site.serves:
-            self.site.serve()
+        self.site.serve_again()
 
     def _await_progress(self, what: str, clients: Load) -> None:
         goal = self.ledger.acknowledged + _PROGRESS

@@ -116,6 +116,11 @@ class Site:
                 start_new_session=True,
             )
 
+    def serve_again(self) -> None:
+        """Starts the server unless another fault has done so meanwhile."""
+        if not self.serves:
+            self.serve()
+
     @property
     def serves(self) -> bool:
         return self.process is not None and self.process.poll() is None

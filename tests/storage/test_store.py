@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import asyncpg
 import pytest
@@ -170,3 +171,22 @@ async def test_a_cancelled_transaction_on_a_lost_connection_stays_cancelled(stor
                 await other.execute("SELECT pg_terminate_backend($1)", conn.get_server_pid())
                 await asyncio.sleep(0.2)
                 raise asyncio.CancelledError
+
+
+async def test_what_was_committed_stays_done_where_the_connection_is_lost_afterwards(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = asyncpg.Pool.release
+
+    async def lost(pool: asyncpg.Pool, conn: Any) -> None:
+        await release(pool, conn)
+        raise asyncpg.InterfaceError("connection is closed")
+
+    monkeypatch.setattr(asyncpg.Pool, "release", lost)
+    async with store.transaction() as conn:
+        await conn.execute("UPDATE account_state SET modseq = 77 WHERE account_id = $1", ALICE)
+    async with store.acquire() as conn:
+        assert await conn.fetchval("SELECT modseq FROM account_state WHERE account_id = $1", ALICE) == 77
+    with pytest.raises(Unavailable):
+        async with store.acquire():
+            raise OSError("broken")
