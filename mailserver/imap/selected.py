@@ -112,7 +112,10 @@ class Selected:
         if self.view.folded:
             if self.snapshot is self.view.snapshot:
                 return NOTHING
-            await self.wake()
+            try:
+                await self.wake()
+            except Unavailable:
+                return NOTHING  # what the command did is done; the client is told of the rest when the store answers
         if self._news:
             await self.claim(session)
         return self.numbers.advance(self.view.snapshot, expunge_ok=expunge_ok)

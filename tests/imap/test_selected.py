@@ -10,7 +10,9 @@ from mailserver.imap.errors import Goodbye
 from mailserver.imap.selected import Selected
 from mailserver.imap.view import Memo
 from storage import FlagChange, Store, accounts, messages
+from storage.errors import Unavailable
 from storage.records import INBOX
+from storage.views import MailboxView
 from tests.imap.conftest import OpenStore, Server
 from tests.imap.mail import put
 
@@ -105,3 +107,27 @@ async def test_a_session_whose_numbers_are_lost_ends(server: Server, elsewhere: 
     await client.send(b"x FETCH 1 FLAGS\r\n")
     assert (await client.line()).startswith("* BYE What has become of the selected mailbox is not known any more")
     assert await client.closed()
+
+
+async def test_what_was_done_is_answered_though_the_numbers_cannot_be_read(
+    server: Server, elsewhere: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An APPEND to another mailbox, while the selected one is folded and the client lags behind."""
+    placed = await put(server, b"one")
+    client = await server.logged_in()
+    await client.ask("SELECT INBOX")
+    other = await server.logged_in()
+    await other.ask("SELECT INBOX")
+    await messages.store_flags(elsewhere, placed.account_id, placed.mailbox_id, [1], FlagChange("+", 8))
+    await other.ask("NOOP")
+    await fold(server)
+
+    async def away(view: MailboxView) -> None:
+        raise Unavailable("the database does not answer")
+
+    monkeypatch.setattr(MailboxView, "unfold", away)
+    assert (await client.ask("APPEND Drafts {1+}\r\nx"))[-1].startswith("x OK [APPENDUID")
+    await client.send(b"y FETCH 1 FLAGS\r\n")
+    assert (await client.line()).startswith("y NO [UNAVAILABLE]")
+    monkeypatch.undo()
+    assert "* 1 FETCH (UID 1 FLAGS (\\Deleted \\Recent))" in await client.ask("NOOP")
