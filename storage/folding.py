@@ -2,8 +2,9 @@
 
 A snapshot that was true at the mailbox's mod-sequence H is told by the mailbox's row as it was then. Its pages are:
 those that no change after H has touched, as they are; of the others the messages with a UID that was given out by
-then, and those that have vanished since. A message changed after H stands with mod-sequence 0, which none has, so that
-whoever compares finds it different. Whether all are there again, the number of messages says.
+then, and those that have vanished since. What was known of a message that was changed after H, or that has vanished, is
+lost: it stands with mod-sequence 0, which none has, so that whoever compares finds it different. Whether all are there
+again, the number of messages says.
 """
 
 from __future__ import annotations
@@ -11,17 +12,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from storage.packed import INT8, UINT4, unpack
+from storage.packed import UINT4, unpack
 from storage.pages import PAGE_BITS, Page, Snapshot
 from storage.records import Mailbox
 
 VANISHED_SINCE = """
-SELECT modseq, uids, message_ids, flags, sizes, received FROM vanished
+SELECT modseq, uids FROM vanished
 WHERE account_id = $1 AND mailbox_id = $2 AND modseq > $3
 """
 """To be read in one snapshot of the database with all pages."""
 
-_CHANGED = 0
+_LOST = 0
 _Row = tuple[int, ...]
 
 
@@ -47,7 +48,7 @@ def unfold(snapshot: Snapshot, pages: Sequence[Page], vanished: Iterable[Any]) -
     found.sort(key=lambda page: page.number)
     if sum(map(len, found)) != known.messages:
         return False
-    snapshot.unfold(found)
+    snapshot.unfold(found, vague=any(_LOST in page.modseqs for page in found))
     return True
 
 
@@ -56,30 +57,18 @@ def _still(page: Page, known: Mailbox) -> Iterable[_Row]:
     columns = (page.uids, page.message_ids, page.flags, page.modseqs, page.sizes, page.received, page.saved)
     for row in zip(*columns, strict=True):
         if row[0] < known.uidnext:
-            yield row if row[3] <= known.highestmodseq else (*row[:3], _CHANGED, *row[4:])
+            yield row if row[3] <= known.highestmodseq else (*row[:3], _LOST, *row[4:])
 
 
 def _gone(vanished: Iterable[Any], known: Mailbox) -> dict[int, list[_Row]]:
-    """Messages that were there and have vanished since, as rows of a page's columns, by page. Moved ones have no id."""
+    """Messages that were there and have vanished since, as rows of a page's columns, by page."""
     found: dict[int, list[_Row]] = {}
-    for modseq, uids, *rest in vanished:
+    for modseq, uids in vanished:
         if modseq > known.highestmodseq:
-            for uid, *values in _columns(uids, rest):
+            for uid in unpack(UINT4, uids):
                 if uid < known.uidnext:
-                    message_id, flags, size, received = values
-                    row = (uid, message_id, flags, _CHANGED, size, received, 0)
-                    found.setdefault(uid >> PAGE_BITS, []).append(row)
+                    found.setdefault(uid >> PAGE_BITS, []).append((uid, 0, 0, _LOST, 0, 0, 0))
     return found
-
-
-def _columns(uids: bytes, rest: Sequence[bytes | None]) -> Iterable[_Row]:
-    numbers = unpack(UINT4, uids)
-    empty = [0] * len(numbers)
-    columns = [
-        empty if octets is None else unpack(typecode, octets)
-        for typecode, octets in zip((INT8, INT8, UINT4, INT8), rest, strict=True)
-    ]
-    return zip(numbers, *columns, strict=True)
 
 
 def _page(number: int, known: Mailbox, rows: list[_Row]) -> list[Page]:

@@ -92,21 +92,23 @@ class Page:
 class Snapshot:
     """A mailbox at one moment. `starts[i]` is how many messages stand before page i; its last item is the count.
 
-    It never changes, but it may be folded: then only the mailbox's row is left of it, until it gets its pages back.
+    It never changes, but it may be folded: then only the mailbox's row is left of it, until it gets its pages back. It
+    may be vague then: of messages with mod-sequence 0 nothing is sure but the UID.
     """
 
-    __slots__ = ("folded", "mailbox", "numbers", "pages", "starts")
+    __slots__ = ("__weakref__", "folded", "mailbox", "numbers", "pages", "starts", "vague")
 
     def __init__(self, mailbox: Mailbox, pages: Iterable[Page]) -> None:
         self.mailbox = mailbox
         self.unfold(pages)
 
-    def unfold(self, pages: Iterable[Page]) -> None:
+    def unfold(self, pages: Iterable[Page], *, vague: bool = False) -> None:
         self.pages = tuple(pages)
         self.numbers = [page.number for page in self.pages]
         self.starts = [0]
         self._count_from(0)
         self.folded = False
+        self.vague = vague
 
     def fold(self) -> None:
         """Gives up the pages; storage/folding.py says when that may be done, and makes them anew."""
@@ -218,7 +220,7 @@ class Snapshot:
                 del pages[index], numbers[index]
                 first = min(first, index)
         new = Snapshot.__new__(Snapshot)
-        new.folded = self.folded
+        new.folded, new.vague = self.folded, self.vague
         new.mailbox = mailbox
         new.pages = tuple(pages)
         new.numbers = numbers

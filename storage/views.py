@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 _OCTETS_A_MESSAGE = 64
 _OCTETS_A_PAGE = 1_200
 _OCTETS_A_VIEW = 2_000
+_OCTETS_A_PLACE = 56
+"""What a snapshot takes for each of its pages beside the page."""
 _POLL_SECONDS = 1.0
 _LOOK_SECONDS = 60.0
 _TOLD_AT_ONCE = 100
@@ -132,6 +134,10 @@ class MailboxView:
         A folded view stays folded where nothing has changed.
         """
         self._views.used(self)
+        await self.follow()
+
+    async def follow(self) -> None:
+        """`refresh` where no session asks for it, so that it is no use of the view."""
         if self._views.store.clock.stands(self.account_id, self._mark):
             return
         asked = self._begun
@@ -162,7 +168,7 @@ class MailboxView:
 
     def fold(self) -> bool:
         """Gives up all pages, unless they are needed or could not be worked out again."""
-        if self.deleted or self._lock.locked() or self.folded or len(self.holders) < self.users:
+        if self.deleted or self.folded or self._lock.locked() or self._telling or len(self.holders) < self.users:
             return False
         if any(holder.is_busy for holder in self.holders):
             return False
@@ -200,7 +206,7 @@ class MailboxView:
         if mailbox.highestmodseq > was.highestmodseq or self.snapshot.folded:
             self.snapshot = Snapshot(mailbox, pages)
             self._tell()
-        elif mailbox != was:
+        elif mailbox != was and mailbox.modseq >= was.modseq:
             self.snapshot = self.snapshot.replaced(mailbox, ())
         self._mark = mark
         self._views.weigh(self)
@@ -317,11 +323,20 @@ class MailboxView:
 
     @property
     def weight(self) -> int:
-        """About how much memory the view takes, octets."""
-        pages = self.snapshot.pages
+        """About how much memory the view takes, and what its sessions know that lag behind, octets."""
+        older = self._snapshots() - {self.snapshot}
+        left: set[Page] = set().union(*(snapshot.pages for snapshot in older)).difference(self.snapshot.pages)
+        pages = [*self.snapshot.pages, *left]
         texts = sum([len(page.cache) for page in pages if page.cache])
-        messages = self.snapshot.count * _OCTETS_A_MESSAGE
-        return _OCTETS_A_VIEW + messages + len(pages) * _OCTETS_A_PAGE + texts * _OCTETS_A_TEXT
+        messages = self.snapshot.count + sum(map(len, left))
+        places = sum(len(snapshot.pages) for snapshot in older)
+        return (
+            _OCTETS_A_VIEW
+            + messages * _OCTETS_A_MESSAGE
+            + len(pages) * _OCTETS_A_PAGE
+            + places * _OCTETS_A_PLACE
+            + texts * _OCTETS_A_TEXT
+        )
 
 
 class Views:
@@ -374,7 +389,7 @@ class Views:
             self._forget(view)
 
     def used(self, view: MailboxView) -> None:
-        """It is the last that is folded."""
+        """A session needs it: it is the last that is folded."""
         key = (view.account_id, view.mailbox_id)
         if key in self._open:
             self._open.move_to_end(key)
@@ -466,7 +481,7 @@ class Views:
         async with self._readers:
             self._due.discard(view)
             try:
-                await view.refresh()
+                await view.follow()
             except StorageError as error:
                 log.info("mailbox %s of account %s could not be read: %s", view.mailbox_id, view.account_id, error)
 

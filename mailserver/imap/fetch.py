@@ -68,7 +68,10 @@ def need(item: FetchItem) -> Need:
 async def handle(s: Session, cmd: commands.Fetch) -> Done:
     selected = s.selected
     assert selected is not None
-    ranges = selected.messages(cmd.messages, cmd.by_uid)
+    await selected.look(s)
+    asked = selected.messages(cmd.messages, cmd.by_uid)
+    ranges = selected.numbers.known(asked)
+    lost = ranges is not asked and _count(ranges) < _count(asked)
     items = _all_items(cmd)
     if Attribute.MODSEQ in items:
         enable.condstore(s)
@@ -87,7 +90,11 @@ async def handle(s: Session, cmd: commands.Fetch) -> Done:
     if cmd.sets_seen and not selected.read_only:
         await _set_seen(s, ranges)
     name = "UID FETCH" if cmd.by_uid else "FETCH"
-    return Done(f"{name} completed", "EXPUNGEISSUED" if answer.missing else "")
+    return Done(f"{name} completed", "EXPUNGEISSUED" if answer.missing or lost else "")
+
+
+def _count(ranges: list[Range]) -> int:
+    return sum(last - first + 1 for first, last in ranges)
 
 
 def _all_items(cmd: commands.Fetch) -> tuple[FetchItem, ...]:

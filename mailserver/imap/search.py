@@ -72,6 +72,8 @@ class Found(NamedTuple):
 
 
 async def handle(s: Session, cmd: commands.Search) -> Done:
+    assert s.selected is not None
+    await s.selected.look(s)
     found = await find(s, cmd.key, by_uid=cmd.by_uid)
     if cmd.returns is None:
         await _answer(s, found)
@@ -91,9 +93,10 @@ async def find(s: Session, key: SearchKey, *, by_uid: bool) -> Found:
     found = Found([], [])
     for stretch in plan.stretches():
         matching = positions(await search.matching(stretch))
-        found.numbers.extend([stretch.uids[at] if by_uid else stretch.first + at for at in matching])
         if plan.modseq:
+            matching = [at for at in matching if stretch.modseqs[at]]  # a mod-sequence that is lost matches nothing
             found.modseqs.extend([stretch.modseqs[at] for at in matching])
+        found.numbers.extend([stretch.uids[at] if by_uid else stretch.first + at for at in matching])
         await search.breathe()
     return found
 

@@ -67,6 +67,12 @@ class Selected:
             await self.view.unfold()
             self.check()
 
+    async def look(self, session: Session) -> None:
+        """Before messages are read: what became of them is told first where it is not known what the client knows."""
+        await self.wake()
+        if self.snapshot.vague:
+            await self.catch_up(session, expunge_ok=False)
+
     @property
     def mailbox(self) -> Mailbox:
         """The mailbox's row as the client knows it."""

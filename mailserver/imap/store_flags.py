@@ -126,13 +126,17 @@ def _any(page: Page) -> list[bool]:
 
 
 def _foreseen(cmd: commands.Store, mailbox: Mailbox, before: Snapshot) -> Callable[[Page], list[bool]]:
-    """Which messages of a page have the flags that the client expects: those it knew, changed as it asked."""
+    """Which messages of a page have the flags that the client expects: those it knew, changed as it asked.
+
+    What it knew of messages with mod-sequence 0 is lost.
+    """
     bits = _bits(cmd, mailbox)
 
     def foreseen(page: Page) -> list[bool]:
         index = before.page_index(page.number)
         old = before.pages[index]
-        known = dict(zip(old.uids, old.flags, strict=True)) if index >= 0 else {}
+        rows = zip(old.uids, old.flags, old.modseqs, strict=True) if index >= 0 else ()
+        known = {uid: flags for uid, flags, modseq in rows if modseq}
         return [
             uid in known and flags == _changed(cmd.mode, known[uid], bits)
             for uid, flags in zip(page.uids, page.flags, strict=True)

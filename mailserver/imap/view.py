@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
+from weakref import WeakKeyDictionary, ref
 
 from mailserver.imap import flags
 from mailserver.protocols.imap.sequence_set import SequenceSet
@@ -29,7 +30,6 @@ Range = tuple[int, int]
 """First and last of a run, both included."""
 
 _BLOCK = 64
-_REMEMBERED = 8
 _EXPUNGES_A_PIECE = 2000
 _SHARED_MESSAGES = 500
 """Changes of up to this many messages are kept as ready-made text for the other sessions."""
@@ -178,16 +178,21 @@ class Recent:
         return sum(snapshot.count_below(end) - snapshot.count_below(first) for first, end in self._ranges)
 
 
-class Memo:
-    """What the sessions of one mailbox share: the last comparisons. Few are kept, for sessions move on together.
+_Steps = dict[bool, tuple[ref[Snapshot], Changes]]
+"""By whether EXPUNGE is legal: the session's next snapshot, and what tells of it."""
 
+
+class Memo:
+    """What the sessions of one mailbox share: how it came from what one of them knows to what it is now.
+
+    That is kept as long as both are: snapshots that nobody holds any more would be memory that nobody counts.
     claimed: the recent_uid that one of them has claimed last; the others need not try.
     """
 
     __slots__ = ("__weakref__", "_made", "claimed")
 
     def __init__(self) -> None:
-        self._made: list[tuple[Snapshot, Snapshot, bool, Snapshot, Changes]] = []
+        self._made: WeakKeyDictionary[Snapshot, WeakKeyDictionary[Snapshot, _Steps]] = WeakKeyDictionary()
         self.claimed = 0
 
     def forget(self) -> None:
@@ -195,13 +200,14 @@ class Memo:
 
     def advance(self, old: Snapshot, new: Snapshot, expunge_ok: bool) -> tuple[Snapshot, Changes]:
         """`advance`, or its remembered answer."""
-        for known_old, known_new, known_ok, result, changes in reversed(self._made):
-            if known_old is old and known_new is new and known_ok == expunge_ok:
+        steps = self._made.setdefault(new, WeakKeyDictionary()).setdefault(old, {})
+        if expunge_ok in steps:
+            reference, changes = steps[expunge_ok]
+            result = reference()
+            if result is not None:
                 return result, changes
         result, changes = advance(old, new, expunge_ok)
-        if len(self._made) >= _REMEMBERED:
-            del self._made[0]
-        self._made.append((old, new, expunge_ok, result, changes))
+        steps[expunge_ok] = ref(result), changes
         return result, changes
 
 
@@ -270,6 +276,10 @@ class SessionView:
                     found.append((first, seq))
         return found
 
+    def known(self, ranges: list[Range]) -> list[Range]:
+        """The messages of `ranges` without those of which nothing is known any more but that they were there."""
+        return self.changed(ranges, 0) if self.snapshot.vague else ranges
+
     def unseen(self, ranges: Iterable[Range], now: Snapshot) -> list[int]:
         """The UIDs of `ranges` that have no \\Seen in the mailbox as it is now, ascending."""
         seen = Flag.SEEN
@@ -308,7 +318,11 @@ def with_ghosts(old: Snapshot, new: Snapshot) -> Snapshot:
             kept.append(before)
         elif before.uids != after.uids and not set(before.uids) <= set(after.uids):
             kept.append(_joined(before, after))
-    return new.replaced(new.mailbox, kept) if kept else new
+    if not kept:
+        return new
+    result = new.replaced(new.mailbox, kept)
+    result.vague = old.vague
+    return result
 
 
 def _joined(before: Page, after: Page) -> Page:

@@ -131,6 +131,7 @@ class Client:
         assert all(m.uid is None or m.uid > uid for m in self.messages[seq:])
 
     def _modseq(self, known: Known, modseq: int) -> None:
+        assert modseq > 0, f"{self.name}: MODSEQ 0 of UID {known.uid}"
         assert modseq >= known.modseq, f"{self.name}: MODSEQ of UID {known.uid} fell to {modseq} from {known.modseq}"
         known.modseq = modseq
         if known.uid is not None and known.flags is not None:

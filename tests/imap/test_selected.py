@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 import pytest
 
@@ -79,9 +80,12 @@ async def test_a_folded_mailbox_is_told_of_and_numbered_as_ever(server: Server, 
     await messages.store_flags(*key, [3], FlagChange("+", 1))
     await messages.expunge(*key, [2])
     await fold(server)
-    told = await client.ask("FETCH 3 UID")
-    assert told[0] == "* 3 FETCH (UID 3)"
-    assert "* 1 FETCH (UID 1 FLAGS (\\Deleted \\Recent))" in told
+    assert await client.ask("FETCH 2:3 UID") == [
+        "* 1 FETCH (UID 1 FLAGS (\\Deleted \\Recent))",
+        "* 3 FETCH (UID 3 FLAGS (\\Seen \\Recent))",
+        "* 3 FETCH (UID 3)",
+        "x OK [EXPUNGEISSUED] FETCH completed",
+    ]
     assert await client.ask("NOOP") == ["* 2 EXPUNGE", "x OK NOOP completed"]
     await fold(server)
     await client.send(b"i IDLE\r\n")
@@ -131,3 +135,40 @@ async def test_what_was_done_is_answered_though_the_numbers_cannot_be_read(
     assert (await client.line()).startswith("y NO [UNAVAILABLE]")
     monkeypatch.undo()
     assert "* 1 FETCH (UID 1 FLAGS (\\Deleted \\Recent))" in await client.ask("NOOP")
+
+
+@pytest.mark.parametrize("folded", [False, True])
+async def test_silence_about_own_changes_hides_no_others(server: Server, elsewhere: Store, folded: bool) -> None:
+    """After folding, flags are in memory that the client was never told."""
+    placed = [await put(server, octets) for octets in (b"one", b"two")]
+    client = await server.logged_in()
+    await client.ask("SELECT INBOX")
+    if folded:
+        await fold(server)
+    await messages.store_flags(elsewhere, placed[0].account_id, placed[0].mailbox_id, [1], FlagChange("+", 8))
+    told = await client.ask("STORE 1 +FLAGS.SILENT (\\Flagged)")
+    assert told == ["* 1 FETCH (UID 1 FLAGS (\\Flagged \\Deleted \\Recent))", "x OK STORE completed"]
+
+
+async def test_no_mod_sequence_is_made_up(server: Server, elsewhere: Store) -> None:
+    """RFC 7162 §7: a mod-sequence is positive. Moved, expunged and changed messages are told as they are, or not."""
+    placed = [await put(server, octets) for octets in (b"one", b"two", b"three", b"four")]
+    key = (elsewhere, placed[0].account_id, placed[0].mailbox_id)
+    client = await server.logged_in()
+    await client.ask("ENABLE CONDSTORE")
+    await client.ask("SELECT INBOX")
+    for command in ("FETCH 1:5 (UID FLAGS MODSEQ)", "SEARCH MODSEQ 0", "SEARCH BODY x"):
+        added = (await put(server, b"five")).uid
+        await client.ask("NOOP")
+        gone = (await client.ask("UID SEARCH ALL"))[0].split().index(str(added)) - 1
+        await fold(server)
+        await messages.store_flags(*key, [1], FlagChange("-" if command == "SEARCH MODSEQ 0" else "+", 1))
+        await messages.move(*key, [added], placed[0].mailbox_id)
+        told = await client.ask(command)
+        assert not re.search(r"MODSEQ \(?0", "".join(told))
+        assert told[-1].startswith("x OK")
+        assert command == "SEARCH BODY x" or not any(
+            re.match(rf"\* ({gone} FETCH|SEARCH.* {gone}\b)", line) for line in told
+        )
+        assert any(re.match(r"\* 1 FETCH \(UID 1 MODSEQ \(\d+\) FLAGS", line) for line in told)
+        await client.ask("NOOP")

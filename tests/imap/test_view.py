@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from weakref import ref
 
 import pytest
 from hypothesis import given, settings
@@ -308,3 +309,36 @@ def test_what_has_changed_since_is_told_in_runs() -> None:
     assert session.changed([(1, 199)], 1) == [(3, 3), (60, 69), (199, 199)]
     assert session.changed([(62, 64), (65, 66), (68, 199)], 1) == [(62, 66), (68, 69), (199, 199)]
     assert session.changed([(1, 199)], 2) == []
+
+
+def test_comparisons_are_kept_no_longer_than_what_they_compare() -> None:
+    server, memo = Server(1, 2, 3), Memo()
+    clients = [Client(server, memo) for _ in range(2)]
+    old = ref(server.snapshot)
+    server.expunge({2})
+    clients[0].look(server, expunge_ok=True)
+    assert old() is clients[1].view.snapshot
+    assert clients[0].view.snapshot is server.snapshot
+    clients[1].look(server, expunge_ok=True)
+    assert old() is None
+    passed = ref(server.snapshot)
+    server.store({1}, 1)
+    lagging = clients[1].view.snapshot
+    clients[0].look(server, expunge_ok=True)
+    assert passed() is lagging
+    del lagging
+    clients[1].look(server, expunge_ok=True)
+    assert passed() is None
+
+
+def test_ghosts_of_which_nothing_is_known_are_left_out() -> None:
+    page = Page(0, 4, [1, 2, 3], [1, 0, 3], [0, 0, 0], [2, 0, 4], *[[0, 0, 0]] * 3)
+    old = Snapshot(MAILBOX, [])
+    old.unfold([page], vague=True)
+    session = SessionView(old, Memo())
+    now = Snapshot(MAILBOX, [Page(0, 5, [1, 3], [1, 3], [0, 0], [2, 4], *[[0, 0]] * 3)])
+    assert not session.advance(now, expunge_ok=False)
+    assert session.snapshot.vague and session.snapshot.uids() == [1, 2, 3]
+    assert session.known([(1, 3)]) == [(1, 1), (3, 3)]
+    assert session.advance(now, expunge_ok=True).expunged == [2]
+    assert session.known([(1, 2)]) == [(1, 2)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -145,8 +146,17 @@ async def test_a_snapshot_with_ghosts_is_not_folded(store: Store) -> None:
     assert not folding.is_foldable(Snapshot(now.mailbox, ghosts))
 
 
+async def quiet(store: Store) -> None:
+    """From now on views are read by their sessions only: one that is being read is not folded."""
+    async with asyncio.timeout(10):
+        while not store.changes.healthy:
+            await asyncio.sleep(0.01)
+    store.views._unlisten()
+
+
 async def test_open_views_keep_within_the_memory_for_them(open_store: OpenStore, store: Store) -> None:
     small: Store = await open_store(view_memory_mib=1)
+    await quiet(small)
     boxes = [INBOX]
     await fill(store, 64)
     for _ in range(6):
@@ -167,3 +177,47 @@ async def test_open_views_keep_within_the_memory_for_them(open_store: OpenStore,
         one.view.holders.discard(one)
         one.view.close()
     assert small.views.octets <= MIB
+
+
+async def test_what_sessions_know_that_lag_behind_is_counted(store: Store) -> None:
+    """Pages that are in no other snapshot count; those that are shared count once."""
+    await fill(store, 130)
+    early = await session(store)
+    same = await session(store)
+    alone = early.view.weight
+    await messages.store_flags(store, ALICE, INBOX, [1, 2, 100], FlagChange("+", Flag.SEEN))
+    await early.view.refresh()
+    late = await session(store)
+    kept = [page for page in early.snapshot.pages if page not in late.snapshot.pages]
+    assert [page.number for page in kept] == [0, 1]
+    both = early.view.weight
+    assert both - alone > sum(map(len, kept)) * 48
+    same.view.holders.discard(same)
+    assert early.view.weight == both
+    early.view.holders.discard(early)
+    assert early.view.weight == alone
+
+
+async def test_reading_in_the_background_is_no_use(open_store: OpenStore, store: Store) -> None:
+    small: Store = await open_store()
+    other = await mailboxes.create(store, ALICE, ("other",))
+    await quiet(small)
+    sessions = [await session(small, box) for box in (INBOX, other.mailbox_id)]
+    order = list(small.views._open)
+    small.views.read_soon(sessions[0].view)
+    await asyncio.gather(*small.views._reading)
+    assert list(small.views._open) == order
+    await sessions[0].view.refresh()
+    assert list(small.views._open) == order[::-1]
+
+
+async def test_what_is_lost_is_known_to_be_lost(store: Store) -> None:
+    await fill(store, 3)
+    one = await session(store)
+    assert one.view.fold()
+    await one.view.unfold()
+    assert not one.snapshot.vague
+    assert one.view.fold()
+    await messages.store_flags(store, ALICE, INBOX, [2], FlagChange("+", Flag.SEEN))
+    await one.view.unfold()
+    assert one.snapshot.vague and not one.view.snapshot.vague

@@ -345,6 +345,7 @@ async def test_pages_newer_than_the_row_bring_their_keywords(
     await view.refresh()
     assert view.snapshot.mailbox.keywords == ("Work",)
     assert view.snapshot.at(1).flags
-    left.append(FlagChange("+", 0, ("Home",)))
+    view.close()
     fresh: Store = await open_store()
+    left.append(FlagChange("+", 0, ("Home",)))
     assert (await fresh.views.open(ALICE, INBOX)).snapshot.mailbox.keywords == ("Work", "Home")
