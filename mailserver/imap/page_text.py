@@ -65,9 +65,12 @@ class Columns:
         if item is Attribute.INTERNALDATE:
             return map(format_internal, self.received)
         texts = flags.texts(keywords)
-        if self.uids and recent.touches(self.uids[0], self.uids[-1]):
+        if not self.uids or not recent.touches(self.uids[0], self.uids[-1]):
+            return map(texts.__getitem__, self.flags)
+        if not recent.covers(self.uids[0], self.uids[-1]):
             return [texts[bits | recent.bit(uid)] for uid, bits in zip(self.uids, self.flags, strict=True)]
-        return map(texts.__getitem__, self.flags)
+        all_recent = {bits: texts[bits | flags.RECENT] for bits in set(self.flags)}
+        return map(all_recent.__getitem__, self.flags)
 
     def keep(self, places: Callable[[int], bool]) -> None:
         """Drops the messages whose message id does not pass."""

@@ -9,12 +9,14 @@ session changed the same message in between.
 
 from __future__ import annotations
 
+from itertools import islice
+from operator import eq
 from typing import TYPE_CHECKING
 
 from mailserver.imap import enable
 from mailserver.imap.errors import Done, read_only
 from mailserver.imap.page_text import lines
-from mailserver.imap.view import Flagged, Range
+from mailserver.imap.view import PAGES_A_PIECE, Flagged, Range
 from mailserver.protocols.imap import responses
 from mailserver.protocols.imap.commands import Attribute, Extension, FetchItem, StoreMode
 from storage import FlagChange, messages
@@ -22,13 +24,13 @@ from storage.messages import Since
 from storage.records import KEYWORDS_AT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from mailserver.imap.selected import Selected
     from mailserver.imap.session import Session
     from mailserver.imap.view import Changes
     from mailserver.protocols.imap import commands
-    from storage import Mailbox, StoreResult
+    from storage import Mailbox, Uid
     from storage.pages import Page, Snapshot
 
 
@@ -51,7 +53,7 @@ async def handle(s: Session, cmd: commands.Store) -> Done:
     await selected.since(result.modseq)
     if result.failed:
         await selected.look_again()  # RFC 7162 §3.1.3: the client is told why
-    gone = await _report(s, selected, cmd, ranges, result)
+    gone = await _report(s, selected, cmd, ranges, set(uids).difference(result.failed), result.changed)
     if result.failed:
         numbers = result.failed if cmd.by_uid else map(selected.numbers.snapshot.seq_of, result.failed)
         return Done("Some messages have changed meanwhile", responses.modified(numbers))
@@ -68,24 +70,31 @@ def _known(selected: Selected, ranges: list[Range]) -> dict[int, tuple[int, int]
 
 
 async def _report(
-    s: Session, selected: Selected, cmd: commands.Store, ranges: list[Range], result: StoreResult
+    s: Session, selected: Selected, cmd: commands.Store, ranges: list[Range], stored: set[int], changed: Iterable[Uid]
 ) -> bool:
-    """Tells what has changed; true where messages of the set were expunged by others meanwhile."""
+    """Tells what has changed; true where messages of the set were expunged by others meanwhile.
+
+    stored: the UIDs of `ranges` that were not refused; changed: those of them whose flags were others before.
+    """
     before = selected.numbers.snapshot
-    failed = set(result.failed)
-    stored = {uid for uid in selected.numbers.uids(ranges) if uid not in failed}
     changes = await selected.advance(s, expunge_ok=False)
     own = _foreseen(cmd, selected.mailbox, before) if cmd.silent else _any
     await selected.tell(s, changes.only(_without_own(changes, stored, own)))
     ranges, gone = await _still_there(s, selected, ranges)
     items = _items(cmd, Extension.CONDSTORE in s.enabled)
-    if cmd.silent and cmd.unchangedsince is None:
-        stored.intersection_update(result.changed)
     if len(items) > cmd.by_uid:
-        for part in selected.numbers.slices(_only(selected, ranges, stored)):
-            s.write(lines(part, items, selected.mailbox.keywords, selected.numbers.recent))
-            await s.breathe()
+        if cmd.silent and cmd.unchangedsince is None:
+            stored.intersection_update(changed)
+        await _answer(s, selected, items, _only(selected, ranges, stored))
     return gone
+
+
+async def _answer(s: Session, selected: Selected, items: tuple[FetchItem, ...], ranges: list[Range]) -> None:
+    keywords, recent = selected.mailbox.keywords, selected.numbers.recent
+    parts = selected.numbers.slices(ranges)
+    while some := list(islice(parts, PAGES_A_PIECE)):
+        s.write(b"".join([lines(part, items, keywords, recent) for part in some]))
+        await s.breathe()
 
 
 def _items(cmd: commands.Store, condstore: bool) -> tuple[FetchItem, ...]:
@@ -114,6 +123,8 @@ def _without_own(changes: Changes, stored: set[int], own: Callable[[Page], list[
     kept = []
     for part in changes.flagged:
         uids, mine = part.page.uids, own(part.page)
+        if all(mine) and stored.issuperset(uids):
+            continue
         positions = [i for i in part.positions if not (mine[i] and uids[i] in stored)]
         if positions:
             kept.append(part._replace(positions=positions))
@@ -134,13 +145,15 @@ def _foreseen(cmd: commands.Store, mailbox: Mailbox, before: Snapshot) -> Callab
 
     def foreseen(page: Page) -> list[bool]:
         index = before.page_index(page.number)
+        if index < 0:
+            return [False] * len(page)
         old = before.pages[index]
-        rows = zip(old.uids, old.flags, old.modseqs, strict=True) if index >= 0 else ()
-        known = {uid: flags for uid, flags, modseq in rows if modseq}
-        return [
-            uid in known and flags == _changed(cmd.mode, known[uid], bits)
-            for uid, flags in zip(page.uids, page.flags, strict=True)
-        ]
+        changed = {flags: _changed(cmd.mode, flags, bits) for flags in set(old.flags)}
+        expected = map(changed.__getitem__, old.flags)
+        if old.uids == page.uids and not before.vague:
+            return list(map(eq, expected, page.flags))
+        known = {uid: flags for uid, flags, modseq in zip(old.uids, expected, old.modseqs, strict=True) if modseq}
+        return [known.get(uid) == flags for uid, flags in zip(page.uids, page.flags, strict=True)]
 
     return foreseen
 

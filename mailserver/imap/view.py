@@ -18,6 +18,8 @@ snapshot make the comparison, and the octets sent, once.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import compress
+from operator import ne
 from typing import NamedTuple
 from weakref import WeakKeyDictionary, ref
 
@@ -31,6 +33,8 @@ Range = tuple[int, int]
 
 _BLOCK = 64
 _EXPUNGES_A_PIECE = 2000
+PAGES_A_PIECE = 16
+"""A write costs the kernel as much as the lines of half a page."""
 _SHARED_MESSAGES = 500
 """Changes of up to this many messages are kept as ready-made text for the other sessions."""
 
@@ -105,13 +109,12 @@ class Changes:
 
     def flag_lines(self, keywords: tuple[str, ...], recent: Recent, *, modseq: bool) -> Iterator[bytes]:
         """FETCH lines with the new flags, in pieces; modseq: with the mod-sequences (RFC 7162 §3.1)."""
-        if recent:
-            # \\Recent differs from session to session, so their lines are not the shared ones.
-            for part in self.flagged:
-                yield _flag_lines(part, keywords, recent, modseq)
-            return
-        pieces = (_flag_lines(part, keywords, recent, modseq) for part in self.flagged)
-        if self.weight > _SHARED_MESSAGES:
+        pieces = (
+            b"".join([_flag_lines(part, keywords, recent, modseq) for part in self.flagged[at : at + PAGES_A_PIECE]])
+            for at in range(0, len(self.flagged), PAGES_A_PIECE)
+        )
+        # \\Recent differs from session to session, so their lines are not the shared ones.
+        if recent or self.weight > _SHARED_MESSAGES:
             yield from pieces
             return
         if modseq not in self._lines:
@@ -173,6 +176,10 @@ class Recent:
     def touches(self, first: int, last: int) -> bool:
         """May a message with first ≤ UID ≤ last be recent?"""
         return any(begin <= last and first < end for begin, end in self._ranges)
+
+    def covers(self, first: int, last: int) -> bool:
+        """Are all messages with first ≤ UID ≤ last recent?"""
+        return any(begin <= first and last < end for begin, end in self._ranges)
 
     def count(self, snapshot: Snapshot) -> int:
         return sum(snapshot.count_below(end) - snapshot.count_below(first) for first, end in self._ranges)
@@ -370,7 +377,7 @@ def _compare_page(before: Page, start: int, after: Page, expunged: list[int]) ->
     if before.uids == after.uids[:known]:
         if before.modseqs == after.modseqs[:known]:
             return []
-        return [i for i, (old, new) in enumerate(zip(before.modseqs, after.modseqs, strict=False)) if old != new]
+        return list(compress(range(known), map(ne, before.modseqs, after.modseqs)))
     positions = []
     places = {uid: i for i, uid in enumerate(after.uids)}
     for i, uid in enumerate(before.uids):

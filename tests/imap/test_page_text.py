@@ -53,6 +53,9 @@ def test_what_is_not_kept() -> None:
     recent = Recent()
     recent.add(11, 12)
     assert b"UID 11 FLAGS (\\Recent)" in lines(Slice(one, 7, 0, 2), UID_FLAGS, (), recent)
+    every = Recent()
+    every.add(9, 13)
+    assert lines(Slice(one, 7, 0, 2), UID_FLAGS, (), every).count(b"(\\Recent)") == 2
     assert lines(Slice(one, 7, 0, 2), UID_FLAGS, (), Recent()) == first
 
 

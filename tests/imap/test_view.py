@@ -246,6 +246,7 @@ def test_recent_is_the_session_s_own():
     assert mine.view.recent.count(server.snapshot) == 0
     assert mine.view.recent.touches(2, 5)
     assert not mine.view.recent.touches(3, 5)
+    assert mine.view.recent.covers(2, 2) and not mine.view.recent.covers(1, 2)
 
 
 @pytest.mark.parametrize(
