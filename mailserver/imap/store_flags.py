@@ -77,9 +77,10 @@ async def _report(
     stored: the UIDs of `ranges` that were not refused; changed: those of them whose flags were others before.
     """
     before = selected.numbers.snapshot
+    await s.breathe()
     changes = await selected.advance(s, expunge_ok=False)
     own = _foreseen(cmd, selected.mailbox, before) if cmd.silent else _any
-    await selected.tell(s, changes.only(_without_own(changes, stored, own)))
+    await selected.tell(s, changes.only(await _without_own(s, changes, stored, own)))
     ranges, gone = await _still_there(s, selected, ranges)
     items = _items(cmd, Extension.CONDSTORE in s.enabled)
     if len(items) > cmd.by_uid:
@@ -118,10 +119,13 @@ def _only(selected: Selected, ranges: list[Range], uids: set[int]) -> list[Range
     return found
 
 
-def _without_own(changes: Changes, stored: set[int], own: Callable[[Page], list[bool]]) -> list[Flagged]:
+async def _without_own(
+    s: Session, changes: Changes, stored: set[int], own: Callable[[Page], list[bool]]
+) -> list[Flagged]:
     """The flag changes but those of `stored` messages that `own` says need no mention here, by place in the page."""
     kept = []
     for part in changes.flagged:
+        await s.breathe()
         uids, mine = part.page.uids, own(part.page)
         if all(mine) and stored.issuperset(uids):
             continue
