@@ -10,7 +10,7 @@ again, the number of messages says.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from storage.packed import UINT4, unpack
 from storage.pages import PAGE_BITS, Page, Snapshot
@@ -32,9 +32,15 @@ def is_foldable(snapshot: Snapshot) -> bool:
     return snapshot.count == mailbox.messages and all(page.modseq <= mailbox.highestmodseq for page in snapshot.pages)
 
 
-def unfold(snapshot: Snapshot, pages: Sequence[Page], vanished: Iterable[Any]) -> bool:
-    """Gives a folded snapshot its pages back; False where they cannot be known any more. pages: all as they are now."""
-    known = snapshot.mailbox
+class Known(NamedTuple):
+    """The pages of a snapshot; vague: something of them is lost."""
+
+    pages: list[Page]
+    vague: bool
+
+
+def as_known(known: Mailbox, pages: Sequence[Page], vanished: Iterable[Any]) -> Known | None:
+    """What a folded snapshot held; None where it cannot be known any more. pages: all as they are now."""
     gone = _gone(vanished, known)
     found: list[Page] = []
     for page in pages:
@@ -47,9 +53,8 @@ def unfold(snapshot: Snapshot, pages: Sequence[Page], vanished: Iterable[Any]) -
         found += _page(number, known, rows)
     found.sort(key=lambda page: page.number)
     if sum(map(len, found)) != known.messages:
-        return False
-    snapshot.unfold(found, vague=any(_LOST in page.modseqs for page in found))
-    return True
+        return None
+    return Known(found, any(_LOST in page.modseqs for page in found))
 
 
 def _still(page: Page, known: Mailbox) -> Iterable[_Row]:

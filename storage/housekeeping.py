@@ -51,11 +51,12 @@ _VANISHED_MESSAGES = """
 SELECT message_ids, sizes FROM vanished WHERE account_id = $1 AND mailbox_id = $2 AND message_ids IS NOT NULL
 """
 _DROP_VANISHED = "DELETE FROM vanished WHERE account_id = $1 AND mailbox_id = $2"
+# EXCEPT, for NOT IN is planned by a guess of how many there are, and may go through all of them for each candidate.
 _DEAD = f"""
 SELECT message_id FROM messages WHERE account_id = $1 AND message_id = ANY($2) AND created < $3
-    AND message_id NOT IN ({integers("message_ids", "mailbox_pages", "account_id = $1")})
-    AND message_id NOT IN ({integers("message_ids", "vanished", "account_id = $1 AND message_ids IS NOT NULL")})
-    AND message_id NOT IN (SELECT message_id FROM queue_messages WHERE account_id = $1)
+    EXCEPT {integers("message_ids", "mailbox_pages", "account_id = $1")}
+    EXCEPT {integers("message_ids", "vanished", "account_id = $1 AND message_ids IS NOT NULL")}
+    EXCEPT SELECT message_id FROM queue_messages WHERE account_id = $1
 """
 _DROP_MESSAGES = "DELETE FROM messages WHERE account_id = $1 AND message_id = ANY($2)"
 _DROP_CONTENTS = "DELETE FROM message_contents WHERE account_id = $1 AND message_id = ANY($2)"

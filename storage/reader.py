@@ -234,7 +234,12 @@ async def _load(store: Store, account_id: AccountId, batch: Sequence[Item]) -> l
     found: dict[int, Found] = {}
     for message_id, prefix, *_ in rows:
         found[message_id] = await _whole(store, account_id, message_id, prefix, held[message_id], blobs)
-    return [(message_id, found.get(message_id)) for message_id, _ in batch]
+    return [(message_id, _own(found.get(message_id))) for message_id, _ in batch]
+
+
+def _own(found: Found) -> Found:
+    """For who takes its list to pieces: a batch may name a message twice."""
+    return list(found) if isinstance(found, list) else found
 
 
 async def _opened(store: Store, account_id: AccountId, rows: Sequence[Any]) -> dict[MessageId, StoredContent | Damaged]:

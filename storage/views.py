@@ -27,6 +27,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from storage import clock, folding, mailboxes, membership, vanished
+from storage.aside import aside
 from storage.errors import NotFound, StorageError
 from storage.membership import Effect
 from storage.packed import UINT4, unpack
@@ -150,6 +151,11 @@ class MailboxView:
                 raise self._failure
 
     @property
+    def is_read(self) -> bool:
+        """Is it being read just now, by who may have asked too early?"""
+        return self._lock.locked()
+
+    @property
     def folded(self) -> bool:
         return self.snapshot.folded
 
@@ -188,6 +194,7 @@ class MailboxView:
         key = (self.account_id, self.mailbox_id)
         mark = self._views.store.clock.mark(self.account_id)
         folded = [snapshot for snapshot in self._snapshots() if snapshot.folded]
+        folded.sort(key=lambda snapshot: snapshot is self.snapshot)  # until that has its pages, sessions wait
         async with self._views.store.acquire() as conn:
             await conn.execute(_BEGIN)
             try:
@@ -200,8 +207,11 @@ class MailboxView:
                 await conn.execute("ROLLBACK")
         pages = membership.pages_of(rows)
         for snapshot in folded:
-            if not folding.unfold(snapshot, pages, left):
+            known = await aside(mailbox.messages * _OCTETS_A_MESSAGE, folding.as_known, snapshot.mailbox, pages, left)
+            if known is None:
                 log.warning("mailbox %s of account %s cannot be known as it was", self.mailbox_id, self.account_id)
+            else:
+                snapshot.unfold(known.pages, vague=known.vague)
         was = self.snapshot.mailbox
         if mailbox.highestmodseq > was.highestmodseq or self.snapshot.folded:
             self.snapshot = Snapshot(mailbox, pages)
@@ -235,13 +245,13 @@ class MailboxView:
                     self.snapshot = self.snapshot.replaced(mailbox, ())
                 self._mark = mark
                 return
-            if self.folded:
-                await self._unfold()
-                return
-            left = await conn.fetch(vanished.SINCE, *key, held)
-            rows = await conn.fetch(membership.READ_SINCE, *key, held)
-            pages = membership.pages_of(rows)
-            mailbox = await self._naming(conn, mailbox, pages)
+            if not self.folded:
+                left = await conn.fetch(vanished.SINCE, *key, held)
+                pages = membership.pages_of(await conn.fetch(membership.READ_SINCE, *key, held))
+                mailbox = await self._naming(conn, mailbox, pages)
+        if self.folded:
+            await self._unfold()
+            return
         emptied = {number for row in left for number in membership.numbers_of(unpack(UINT4, row["uids"]))}
         emptied.difference_update(page.number for page in pages)
         self._take(mailbox, pages, [n for n in emptied if self._held_modseq(n) <= mailbox.highestmodseq])
@@ -406,6 +416,8 @@ class Views:
                     break
 
     def _count(self, view: MailboxView) -> None:
+        if self._held(view.account_id, view.mailbox_id) is not view:
+            return  # its last session left while it was read
         weight = view.weight
         self.octets += weight - view.kept_octets
         view.kept_octets = weight
@@ -470,7 +482,7 @@ class Views:
     def read_soon(self, view: MailboxView) -> None:
         """Refreshes the view in a task of its own, unless one is due that has not begun yet."""
         if view.users and hasattr(view, "snapshot") and not view.deleted and view not in self._due:
-            if view.folded and not view.listened:
+            if view.folded and not view.listened and not view.is_read:
                 return  # whoever needs it next reads it
             self._due.add(view)
             task = asyncio.create_task(self._read(view))

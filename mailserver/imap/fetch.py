@@ -321,6 +321,8 @@ class _Answer:
                 out.add(b" ")
             if max(map(len, pieces)) <= _WRITE:
                 out.add(*pieces)
+                if out.full:
+                    await out.flush()
             else:
                 await self._add_large(pieces)
         out.add(b")\r\n")

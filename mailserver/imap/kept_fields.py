@@ -17,7 +17,7 @@ _OCTETS_A_TEXT = 180
 
 
 class KeptFields:
-    """Bounded in octets. names: those of the fields, in lower case."""
+    """Bounded in octets. names: those of the fields, in lower case; a client chooses them, so they count."""
 
     def __init__(self, octets: int) -> None:
         self.octets = octets
@@ -36,7 +36,7 @@ class KeptFields:
         key = (account_id, message_id, names)
         if key in self._fields:
             return
-        size = _OCTETS_AN_ENTRY + sum([_OCTETS_A_TEXT + len(text) for _, text in texts])
+        size = _OCTETS_AN_ENTRY + sum(map(len, names)) + sum([_OCTETS_A_TEXT + len(text) for _, text in texts])
         self._fields[key] = (texts, size)
         self._held += size
         while self._held > self.octets:

@@ -19,6 +19,8 @@ from storage.pages import Page
 
 _KEPT_A_PAGE = 2
 """Kinds of lines whose text is kept with a page."""
+_KEPT_OCTETS = 8 * 1024
+"""Twice what storage counts for such a text; keywords can make it a hundred times longer."""
 
 FORMATS: dict[FetchItem, bytes] = {
     Attribute.UID: b"UID %d",
@@ -94,7 +96,8 @@ def lines(part: Slice, items: tuple[FetchItem, ...], keywords: tuple[str, ...], 
     kept = page.cache.get(items) if page.cache else None
     if kept is None or kept[0] != part.before or kept[1] != keywords:
         kept = (part.before, keywords, _made(part, items, keywords, recent))
-        _keep(page, items, kept)
+        if len(kept[2]) <= _KEPT_OCTETS:
+            _keep(page, items, kept)
     text: bytes = kept[2]
     return text
 

@@ -222,6 +222,7 @@ class _Search:
                     texts = field_texts(front, plan.names)
                     kept.put(account_id, message_id, plan.names, texts)
                     plan.look_at_fields(facts, texts)
+                    await self.breathe()
         return await self._decided([facts for facts in undecided if facts.header_read or facts.header is not None])
 
     async def _decided(self, undecided: list[Facts]) -> tuple[int, list[Facts]]:

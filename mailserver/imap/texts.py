@@ -40,6 +40,8 @@ _WORTH_A_PAGE = 16
 """Messages of a page, of 64 at most, for which the texts of all of it are read, and kept."""
 _OCTETS_A_TEXT = 48
 _OCTETS_A_COLUMN = 1024
+_OCTETS_OF_A_NAME = 3
+"""The names of header fields stand in an item's label and apart; a client chooses them."""
 _SHARE = 8
 """A column may take this part of all memory for columns."""
 
@@ -62,6 +64,8 @@ class KeptTexts:
 
     def put(self, account_id: int, page: Page, item: FetchItem, texts: list[bytes]) -> None:
         size = sum(map(len, texts)) + _OCTETS_A_TEXT * len(texts) + _OCTETS_A_COLUMN
+        if isinstance(item, BodySection):
+            size += _OCTETS_OF_A_NAME * len(item.label)
         if size > self.octets // _SHARE:
             return
         key = (account_id, page.message_ids.tobytes(), item)

@@ -26,3 +26,11 @@ def test_the_longest_unused_goes_first() -> None:
     kept.octets = 0
     kept.put(1, 9, SUBJECT, ())
     assert [number for number in range(10) if kept.get(1, number, SUBJECT) is not None] == []
+
+
+def test_names_count() -> None:
+    """Of 64 KiB of them a client may make as many as it likes."""
+    kept = KeptFields(200_000)
+    for number in range(9):
+        kept.put(1, 7, frozenset({b"%d" % number + b"x" * 60_000}), ())
+    assert len(kept._fields) == 3

@@ -8,6 +8,7 @@ from mailserver.imap.page_text import Columns, line_format, lines
 from mailserver.imap.view import Recent, Slice
 from mailserver.protocols.imap.commands import Attribute, FetchItem
 from storage.pages import Page
+from storage.records import KEYWORDS_AT
 
 UID_FLAGS: tuple[FetchItem, ...] = (Attribute.UID, Attribute.FLAGS)
 
@@ -57,6 +58,13 @@ def test_what_is_not_kept() -> None:
     every.add(9, 13)
     assert lines(Slice(one, 7, 0, 2), UID_FLAGS, (), every).count(b"(\\Recent)") == 2
     assert lines(Slice(one, 7, 0, 2), UID_FLAGS, (), Recent()) == first
+
+
+def test_long_texts_are_not_kept() -> None:
+    one = page([1 << KEYWORDS_AT] * 40)
+    assert len(lines(Slice(one, 0, 0, 40), UID_FLAGS, ("Work",), Recent())) < 2_000 and one.cache
+    other = page([1 << KEYWORDS_AT] * 40)
+    assert len(lines(Slice(other, 0, 0, 40), UID_FLAGS, ("W" * 255,), Recent())) > 10_000 and not other.cache
 
 
 def test_few_kinds_are_kept() -> None:

@@ -288,3 +288,13 @@ async def test_a_search_ends_within_a_large_message(server: Server) -> None:
     server.made[0].stopping()
     assert await client.line() == "* BYE The server is shutting down"
     await is_over(server)
+
+
+async def test_copies_in_one_mailbox_are_both_searched(server: Server) -> None:
+    await put(server, b"needle\r\n")
+    client = await server.logged_in()
+    await client.ask("SELECT INBOX")
+    await client.ask("COPY 1 INBOX")
+    await client.ask("NOOP")
+    assert (await client.ask("SEARCH BODY needle"))[0] == "* SEARCH 1 2"
+    assert (await client.ask("SEARCH NOT BODY needle"))[0] == "* SEARCH"

@@ -9,7 +9,7 @@ import pytest
 
 from mailserver.imap import texts
 from mailserver.imap.texts import KeptTexts
-from mailserver.protocols.imap.commands import Attribute
+from mailserver.protocols.imap.commands import Attribute, BodySection
 from storage import summaries
 from storage.pages import Page
 from tests.imap.conftest import Client, Server
@@ -48,6 +48,15 @@ def test_a_column_takes_its_share_at_most() -> None:
     kept.octets = 0
     kept.put(1, page(1), Attribute.ENVELOPE, [b""])
     assert kept.get(1, page(1), Attribute.ENVELOPE) is None
+
+
+def test_names_of_fields_count() -> None:
+    """Of 64 KiB of them a client may make as many as it likes."""
+    kept = KeptTexts(2_000_000)
+    for number in range(20):
+        name = b"x%d-" % number + b"x" * 60_000
+        kept.put(1, page(1), BodySection(b"BODY[HEADER.FIELDS (" + name + b")]", fields=frozenset({name})), [b""])
+    assert len(kept._columns) == 11
 
 
 async def said(client: Client, command: str) -> list[str]:

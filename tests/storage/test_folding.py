@@ -12,7 +12,7 @@ from storage.pages import Snapshot
 from storage.records import INBOX, Flag, FlagChange, MailboxId
 from storage.store import Store
 from storage.views import MailboxView
-from tests.storage.conftest import ALICE, OpenStore
+from tests.storage.conftest import ALICE, OpenStore, deliver, place
 from tests.storage.test_messages import fill, held
 
 MIB = 1 << 20
@@ -221,3 +221,32 @@ async def test_what_is_lost_is_known_to_be_lost(store: Store) -> None:
     await messages.store_flags(store, ALICE, INBOX, [2], FlagChange("+", Flag.SEEN))
     await one.view.unfold()
     assert one.snapshot.vague and not one.view.snapshot.vague
+
+
+async def test_many_folded_views_are_read_at_once(open_store: OpenStore, store: Store) -> None:
+    """Unfolding takes no second connection while it holds one: the pool has few."""
+    small: Store = await open_store(pool_size=2, lock_timeout_seconds=5)
+    await quiet(small)
+    boxes = [INBOX, *[(await mailboxes.create(store, ALICE, (f"b{n}",))).mailbox_id for n in range(5)]]
+    sessions = [await session(small, box) for box in boxes]
+    assert all(one.view.fold() for one in sessions)
+    for box in boxes:
+        await deliver(store, [place(ALICE, mailbox=box)])
+    async with asyncio.timeout(4):
+        await asyncio.gather(*[one.view.refresh() for one in sessions])
+    assert [one.view.snapshot.count for one in sessions] == [1] * 6
+
+
+async def test_a_view_that_is_read_after_its_last_session_left_weighs_nothing(
+    open_store: OpenStore, store: Store
+) -> None:
+    small: Store = await open_store()
+    await quiet(small)
+    one = await session(small)
+    assert one.view.fold()
+    small.views.weigh(one.view)
+    one.view.holders.discard(one)
+    one.view.close()
+    assert small.views.octets == 0
+    small.views.weigh(one.view)
+    assert small.views.octets == 0
