@@ -40,6 +40,7 @@ EVERYTHING = (
         "mailserver.logs",
         "mailserver.receiving",
         "mailserver.imap",
+        "mailserver.sending",
         "admin_api",
     }
 )
@@ -56,6 +57,14 @@ ARROWS: dict[str, set[str]] = {
     },
     "mailserver.receiving": EDGE,
     "mailserver.imap": EDGE,
+    "mailserver.sending": {
+        "mailserver.net",
+        "mailserver.protocols",
+        "mailserver.message",
+        "mailserver.metrics",
+        "storage",
+        "config.schema",
+    },
     "mailserver.administration": {
         "storage",
         "mailserver.login",
@@ -92,6 +101,7 @@ OUTSIDE: dict[str, set[str]] = {
     "aiobotocore": {"storage"},
     "aiohttp": {"admin_api"},
     "aiosmtpd": {"mailserver.receiving"},
+    "dns": {"mailserver.sending"},
     **dict.fromkeys(
         ("asyncio", "socket", "time", "random", "ssl", "threading", "logging", "pydantic"),
         set(ARROWS) - {"mailserver.protocols", "mailserver.message"},

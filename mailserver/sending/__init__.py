@@ -1,0 +1,1 @@
+"""Mail to other servers: where it goes, how it is handed over, when it is tried again, what became of it."""
