@@ -16,6 +16,7 @@ from storage.errors import (
 )
 from storage.records import (
     INBOX,
+    SYSTEM,
     Account,
     AccountId,
     Brief,
@@ -28,6 +29,8 @@ from storage.records import (
     MessageId,
     Name,
     Notice,
+    Outgoing,
+    OutgoingRecipient,
     Placed,
     Placement,
     Quota,
@@ -38,6 +41,7 @@ from storage.store import Store
 
 __all__ = [
     "INBOX",
+    "SYSTEM",
     "Account",
     "AccountId",
     "AlreadyExists",
@@ -55,6 +59,8 @@ __all__ = [
     "NotFound",
     "Notice",
     "OutcomeUnknown",
+    "Outgoing",
+    "OutgoingRecipient",
     "OverQuota",
     "Placed",
     "Placement",

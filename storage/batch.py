@@ -18,14 +18,14 @@ from uuid import UUID
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from storage import codec, content, mailboxes, membership
+from storage import codec, content, mailboxes, membership, queue
 from storage.account_state import State
 from storage.blobs import generation
 from storage.content import Message
 from storage.errors import NotFound, OutcomeUnknown, OverQuota, StorageError, Unavailable
 from storage.membership import Change, Effect, Stretch
 from storage.packed import INT8, UINT4, unpack
-from storage.records import AccountId, Mailbox, MailboxId, MessageId, ModSeq, Notice, Placed, Placement, Uid
+from storage.records import AccountId, Mailbox, MailboxId, MessageId, ModSeq, Notice, Outgoing, Placed, Placement, Uid
 
 if TYPE_CHECKING:
     from storage.keys import Keys
@@ -83,6 +83,9 @@ class Pending:
     accounts: tuple[AccountId, ...]
     ciphers: dict[AccountId, AESGCM]
     answer: asyncio.Future[list[Placed]]
+    outgoing: Outgoing | None = None
+    repeated: bool = False
+    """The message id was chosen before: a message that has it is this one, written by an earlier call."""
     skipped: int = 0
 
     def thread_hashes(self, keys: Keys, account: int) -> list[int]:
@@ -226,7 +229,9 @@ class StatementBatch:
             placed.append(self._place(pending, placement, flags))
         prefixes = {int(p.account_id): p.header_prefix for p in reversed(pending.placements)}
         for account in pending.accounts:
-            self._message_rows(pending, account, prefixes[account], self._thread(account, pending))
+            self._message_rows(pending, account, prefixes.get(account, b""), self._thread(account, pending))
+        if pending.outgoing is not None:
+            self._queue_rows(pending, pending.outgoing)
         self._answers.append((pending, placed))
 
     def _box(self, placement: Placement) -> _Box:
@@ -324,6 +329,13 @@ class StatementBatch:
         self._add(_CONTENT, *key, form, message.layout, octets)
         for ref in message.refs:
             self._add(_BLOB_REF, *key, ref)
+
+    def _queue_rows(self, pending: Pending, outgoing: Outgoing) -> None:
+        now = self._accounts[outgoing.owner].state.now
+        for sql, row in queue.rows(outgoing, pending.message_id, pending.trace_id, now):
+            self._add(sql, *row)
+        if outgoing.lease is None:
+            self._notices.append(Notice("queue", outgoing.owner))
 
     def _add(self, sql: str, *row: Any) -> None:
         self._rows.setdefault(sql, []).append(row)

@@ -2,7 +2,7 @@
 
 It does what storage/batch.py does by a dozen statements, in one round trip; at two messages a batch that is half of
 the CPU. The same tests run on both. What it leaves to the statements: messages with keywords, which may have to be
-allotted.
+allotted, and messages for the outbound queue.
 
 The call is its own transaction. An answer means committed; an ERROR means surely absent; anything else is unknown.
 """
@@ -43,7 +43,7 @@ CALL = "SELECT * FROM deliver_batch($1, {})".format(
 
 def can_write(pending: Pending) -> bool:
     """Is this a message for the function?"""
-    return not any(placement.keywords for placement in pending.placements)
+    return pending.outgoing is None and not any(placement.keywords for placement in pending.placements)
 
 
 class FunctionBatch:

@@ -44,7 +44,7 @@ from storage.blobs import generation
 from storage.connect import connect
 from storage.content import Message
 from storage.errors import OutcomeUnknown, StorageError, Unavailable
-from storage.records import Placed, Placement
+from storage.records import MessageId, Outgoing, Placed, Placement
 from storage.store import SERVER_SETTINGS, commit, is_unavailable
 from storage.tasks import end
 
@@ -96,14 +96,25 @@ class Committer:
             self._conn.terminate()
 
     async def deliver(
-        self, message: Message, placements: Sequence[Placement], *, trace_id: UUID, quota: str
+        self,
+        message: Message,
+        placements: Sequence[Placement],
+        *,
+        trace_id: UUID,
+        quota: str,
+        outgoing: Outgoing | None = None,
+        message_id: MessageId | None = None,
     ) -> list[Placed]:
-        """Writes one message to all placements or to none, and returns once it is durable.
+        """Writes one message to all placements and into the queue, or to none, and returns once it is durable.
 
-        quota "refuse": OverQuota where an account has no room. "share": OverQuota only where none has.
+        message_id: one that was chosen and noted before, so that the call can be repeated with the same trace_id after
+        a crash. quota "refuse": OverQuota where an account has no room. "share": OverQuota only where none has.
         NotFound: a mailbox or account is gone. LimitReached. Unavailable: surely absent. OutcomeUnknown: say nothing.
         """
-        accounts = tuple(sorted({p.account_id for p in placements}))
+        owners = {p.account_id for p in placements}
+        if outgoing is not None:
+            owners.add(outgoing.owner)
+        accounts = tuple(sorted(owners))
         ciphers = {account: await self._store.keys.account(account) for account in accounts}
         if self._closing:
             raise Unavailable("the server is going down")
@@ -111,8 +122,11 @@ class Committer:
             raise Unavailable("too many messages wait to be written")
         deadline = time.monotonic() + self._store.config.lock_timeout_seconds
         answer: asyncio.Future[list[Placed]] = asyncio.get_running_loop().create_future()
+        number = new_message_id() if message_id is None else message_id
         pending = Pending(
-            message, placements, trace_id, quota == "share", new_message_id(), deadline, accounts, ciphers, answer
+            *(message, placements, trace_id, quota == "share", number, deadline, accounts, ciphers, answer),
+            outgoing=outgoing,
+            repeated=message_id is not None,
         )
         self._waiting.append(pending)
         self._wake.set()
@@ -223,6 +237,9 @@ class Committer:
             except OutcomeUnknown:
                 await self._settle(pending)
             except asyncpg.UniqueViolationError as problem:
+                if pending.repeated:
+                    await self._settle(pending)
+                    return
                 error, pending.message_id = problem, new_message_id()
             except (StorageError, ValueError, TypeError) as problem:
                 if not isinstance(problem, Unavailable):

@@ -34,7 +34,7 @@ SELECT count(*) FROM (
     SELECT message_id FROM messages WHERE account_id = $1 AND created < $2
     EXCEPT {integers("message_ids", "mailbox_pages", "account_id = $1")}
     EXCEPT {integers("message_ids", "vanished", "account_id = $1 AND message_ids IS NOT NULL")}
-    EXCEPT SELECT message_id FROM queue_messages WHERE account_id = $1
+    EXCEPT SELECT queue_id FROM queue_messages WHERE account_id = $1
 ) AS unheld
 """
 _BARE_CONTENTS = """

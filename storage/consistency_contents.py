@@ -31,7 +31,7 @@ _WITHOUT_CONTENT = """
 SELECT message_id FROM unnest($2::bigint[]) AS asked(message_id) WHERE NOT EXISTS (
     SELECT FROM message_contents c WHERE c.account_id = $1 AND c.message_id = asked.message_id)
 """
-_QUEUED = "SELECT queue_id, message_id FROM queue_messages WHERE account_id = $1 ORDER BY queue_id"
+_QUEUED = "SELECT queue_id FROM queue_messages WHERE account_id = $1 AND done_at IS NULL ORDER BY queue_id"
 _LOST_THREADS = """
 SELECT thread_id FROM messages WHERE account_id = $1 AND thread_id <> message_id
 EXCEPT SELECT thread_id FROM thread_refs WHERE account_id = $1
@@ -110,12 +110,11 @@ def _statement(sql: str, *arguments: Any) -> Mend:
 
 
 async def _check_queue(conn: Any, findings: Findings) -> None:
-    rows = await conn.fetch(_QUEUED, findings.account_id)
-    ids = [row["message_id"] for row in rows]
+    ids = [row[0] for row in await conn.fetch(_QUEUED, findings.account_id)]
     there = {row[0] for row in await conn.fetch(_CONTENTS, findings.account_id, ids)}
-    for queue_id, message_id in rows:
-        if message_id not in there:
-            findings.fault("queue", f"queue {queue_id}", f"the octets of message {message_id} are missing")
+    for queue_id in ids:
+        if queue_id not in there:
+            findings.fault("queue", f"queue {queue_id}", "the octets of the message are missing")
 
 
 # Without a transaction ------------------------------------------------------------------------------------------------

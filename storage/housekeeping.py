@@ -1,4 +1,4 @@
-"""What is over goes: messages past their undelete window, deleted mailboxes, blobs that nothing refers to.
+"""What is over goes: messages past their undelete window or sent, deleted mailboxes, blobs that nothing refers to.
 
 A message stays until no mailbox, no undelete window and no queue row holds it, and for an hour after its commit at
 least, so that whoever is reading it now can finish. Purging takes account_state first and works in slices; UIDs stay
@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 GRACE_SECONDS = 3600
 LONG_SECONDS = 86_400
 _SLICE = 50
+_SENT_SLICE = 1000
 _LOCK_KEY = 0x50494C4C  # one housekeeper at a time; a hint only, every step is safe beside another
 
 _ACCOUNTS = "SELECT account_id FROM account_state WHERE account_id > $1 ORDER BY account_id LIMIT 200"
@@ -56,8 +57,12 @@ _DEAD = f"""
 SELECT message_id FROM messages WHERE account_id = $1 AND message_id = ANY($2) AND created < $3
     EXCEPT {integers("message_ids", "mailbox_pages", "account_id = $1")}
     EXCEPT {integers("message_ids", "vanished", "account_id = $1 AND message_ids IS NOT NULL")}
-    EXCEPT SELECT message_id FROM queue_messages WHERE account_id = $1
+    EXCEPT SELECT queue_id FROM queue_messages WHERE account_id = $1
 """
+_SENT = """
+SELECT queue_id FROM queue_messages WHERE account_id = $1 AND done_at < $2 ORDER BY done_at LIMIT $3
+"""
+_DROP_SENT = "DELETE FROM queue_messages WHERE account_id = $1 AND queue_id = ANY($2)"
 _DROP_MESSAGES = "DELETE FROM messages WHERE account_id = $1 AND message_id = ANY($2)"
 _DROP_CONTENTS = "DELETE FROM message_contents WHERE account_id = $1 AND message_id = ANY($2)"
 _DROP_REFS = "DELETE FROM blob_refs WHERE account_id = $1 AND message_id = ANY($2)"
@@ -120,7 +125,22 @@ async def purge(store: Store, account_id: int, before: float) -> int:
     before = min(before, time.time() - GRACE_SECONDS)
     while (count := await _purge_slice(store, account_id, before)) is not None:
         purged += count
+    while (count := await _purge_sent(store, account_id)) is not None:
+        purged += count
     return purged
+
+
+async def _purge_sent(store: Store, account_id: int) -> int | None:
+    """Messages that have left the queue, in one transaction; None when nothing was left to do."""
+    moment = datetime.fromtimestamp(time.time() - GRACE_SECONDS, UTC)
+    async with store.transaction() as conn:
+        if await conn.fetchrow(_LOCK, account_id) is None:
+            return None
+        sent = [row[0] for row in await conn.fetch(_SENT, account_id, moment, _SENT_SLICE)]
+        if not sent:
+            return None
+        await conn.execute(_DROP_SENT, account_id, sent)
+        return await _drop_dead(conn, account_id, sent)
 
 
 async def _purge_slice(store: Store, account_id: int, before: float) -> int | None:

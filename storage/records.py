@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final, NewType
+from typing import Final, NamedTuple, NewType
+from uuid import UUID
 
 AccountId = NewType("AccountId", int)
 MailboxId = NewType("MailboxId", int)
@@ -83,6 +84,57 @@ class Placement:
     flags: int = 0
     keywords: tuple[str, ...] = ()
     header_prefix: bytes = b""
+
+
+SYSTEM = AccountId(0)
+"""The account that owns what nobody's account sends: reports, and mail that aliases lead elsewhere."""
+
+
+class Lease(NamedTuple):
+    """Who has it may attempt delivery. until: by this process's monotonic clock, before the database's end of it."""
+
+    token: UUID
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingRecipient:
+    """A recipient elsewhere, or one of ours whose delivery is to be reported.
+
+    address: as it goes out (storage.addresses.spelled). destination: its domain in stored form. notify: of RFC 3461 as
+    it was said, None where it was not; orcpt: likewise, "" where it was not. report: "delivered" or "expanded" where
+    nothing is to be sent and the sender hears of that, else "".
+    """
+
+    address: str
+    destination: str
+    notify: str | None = None
+    orcpt: str = ""
+    report: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """What the queue needs to know of a message that is accepted for recipients elsewhere.
+
+    reverse_path: "" is the null one. header_prefix: goes out in front of the message's octets. body, smtputf8, ret,
+    envid: of MAIL (RFC 6152, RFC 6531, RFC 3461), "" where they were not said. act_seconds: age at which a recipient
+    who waits needs attention, whatever becomes of its destination. lease: held by the process that accepts it and means
+    to send it at once, for so many seconds; its next attempt is not before pause_seconds.
+    """
+
+    owner: AccountId
+    reverse_path: str
+    recipients: tuple[OutgoingRecipient, ...]
+    header_prefix: bytes = b""
+    body: str = "7BIT"
+    smtputf8: bool = False
+    ret: str = ""
+    envid: str = ""
+    act_seconds: float = 14_400.0
+    lease: Lease | None = None
+    lease_seconds: float = 0.0
+    pause_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,8 +230,9 @@ class Notice:
 
     kind "mail": `mailboxes` changed at `modseq`; pages maps mailbox to page numbers touched (empty: read by modseq).
     kind "list": the account's mailbox list or subscriptions changed. kind "account": login data or status changed,
-    account_id 0 meaning any. kind "directory": addresses, aliases or domains changed. kind "look": mailboxes may have
-    changed, nobody knows which. kind "resync": notices of every kind may have been missed.
+    account_id 0 meaning any. kind "directory": addresses, aliases or domains changed. kind "queue": recipients wait for
+    delivery elsewhere whom no worker has taken on. kind "look": mailboxes may have changed, nobody knows which. kind
+    "resync": notices of every kind may have been missed.
     """
 
     kind: str

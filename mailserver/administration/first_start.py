@@ -5,7 +5,7 @@ from __future__ import annotations
 from mailserver.administration import accounts, domains
 from mailserver.administration.accounts import Added, Wish
 from mailserver.passwords import Hasher
-from storage import Store
+from storage import SYSTEM, Store, mailboxes
 from storage import accounts as stored
 
 USERNAME = "admin"
@@ -17,6 +17,7 @@ async def begin(store: Store, hasher: Hasher, domain: str) -> Added | None:
     Several nodes may begin on one database at the same time: one of them makes the account, and only it knows the
     password. Refused: the domain cannot be one.
     """
+    await mailboxes.create_account_state(store, SYSTEM)
     if await is_done(store):
         return None
     made = await domains.add(store, domain)

@@ -1,22 +1,24 @@
-"""The one door by which messages enter the store: MX, submission, APPEND and imports.
+"""The one door by which messages enter the store: MX, submission, APPEND, imports, reports.
 
     parse, summarise, take apart → compress, put blobs → rows in one commit → (the caller answers) → notice
 
-A message whose rows are committed is durable and visible in every mailbox named; one that was refused is in none. A
-crash leaves unreferenced blobs at worst, which the sweeper takes.
+A message whose rows are committed is durable, visible in every mailbox named, and in the queue for every recipient
+elsewhere; one that was refused is nowhere. A crash leaves unreferenced blobs at worst, which the sweeper takes.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 from uuid import UUID
 
+from mailserver.delivery.outbox import NOBODY_SENDS, Outbox
 from mailserver.delivery.take_apart import Split, split
 from mailserver.message import structure, summary
 from mailserver.message.summary import Summary
-from storage import Placed, Placement, Store, content
+from storage import MessageId, Outgoing, Placed, Placement, Store, content
 
 
 async def accept(
@@ -27,8 +29,13 @@ async def accept(
     trace_id: UUID,
     quota: Literal["refuse", "share"],
     arrived: int,
+    outgoing: Outgoing | None = None,
+    outbox: Outbox = NOBODY_SENDS,
+    message_id: MessageId | None = None,
 ) -> list[Placed]:
-    """Stores one message in all the placements, or in none; returns once it is durable.
+    """Stores one message in all the placements and the queue, or in none; returns once it is durable.
+
+    outgoing: for recipients elsewhere; outbox: who sends in this process. message_id: see Committer.deliver.
 
     trace_id names this attempt, in the log and in the rows. arrived: epoch seconds. quota "refuse": OverQuota where an
     account has no room; "share": only where none of them has. Raises what storage raises: NotFound, OverQuota,
@@ -40,7 +47,11 @@ async def accept(
     else:
         parts, digest = _take_apart(octets, threshold, arrived)
     message = await content.prepare(store, parts, digest, len(octets))
-    return await store.committer.deliver(message, placements, trace_id=trace_id, quota=quota)
+    deliver = partial(store.committer.deliver, message, placements, trace_id=trace_id, quota=quota)
+    if outgoing is None:
+        return await deliver(message_id=message_id)
+    with outbox.offer(outgoing, octets, trace_id, message_id) as offer:
+        return await deliver(outgoing=offer.outgoing, message_id=offer.queue_id)
 
 
 def _take_apart(octets: bytes, threshold: int, arrived: int) -> tuple[Split, Summary]:

@@ -174,8 +174,8 @@ LOST = {
     "a thread": ("DELETE FROM thread_refs WHERE account_id = 1", [("thread", "thread")]),
     "what is queued": (
         (
-            "INSERT INTO queue_messages (account_id, queue_id, message_id, trace_id, reverse_path, created_at,"
-            " expires_at) VALUES (1, 4, 5, gen_random_uuid(), '', now(), now())"
+            "INSERT INTO queue_messages (account_id, queue_id, trace_id, reverse_path, created_at)"
+            " VALUES (1, 4, gen_random_uuid(), '', now())"
         ),
         [("queue", "queue 4")],
     ),
