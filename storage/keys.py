@@ -54,6 +54,11 @@ class Keys:
             self._accounts[account_id] = cipher
         return cipher
 
+    @property
+    def instance(self) -> str:
+        """By which the nodes of one installation know each other: the same for all, chance to everybody else."""
+        return hmac.digest(self._install, b"instance", "sha256").hex()[:16]
+
     def _unwrap(self, account_id: int, wrapped: bytes) -> AESGCM:
         try:
             return AESGCM(self._master.decrypt(wrapped[:NONCE], wrapped[NONCE:], _label(account_id)))

@@ -1,11 +1,15 @@
-"""Mail from other servers: for addresses of ours only (RFC 5321 §3.6.2, no relay), from anybody."""
+"""Mail from other servers: for addresses of ours only (RFC 5321 §3.6.2, no relay), from anybody.
+
+An address of ours may lead elsewhere, by an alias. What goes there is nobody's, so the system account owns it.
+"""
 
 from __future__ import annotations
 
+from mailserver.delivery.outgoing import Recipient
 from mailserver.protocols.smtp import replies
 from mailserver.protocols.smtp.replies import Refused
-from mailserver.receiving.session import Receiving, Recipient, Transaction
-from storage import LimitReached
+from mailserver.receiving.session import Receiving, Transaction
+from storage import SYSTEM, AccountId, LimitReached
 
 
 class MxPolicy:
@@ -27,9 +31,10 @@ class MxPolicy:
             raise Refused(replies.NO_RELAY)
         if found.status == "unknown":
             raise Refused(replies.NO_SUCH_USER)
-        if found.remote:
-            raise Refused(replies.NO_OUTBOUND)
-        return Recipient(address, found.accounts)
+        return Recipient(address, found.accounts, found.remote)
+
+    def owner(self, transaction: Transaction) -> AccountId:
+        return SYSTEM
 
     async def message(self, transaction: Transaction, octets: bytes) -> bytes:
         return octets

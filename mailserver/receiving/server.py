@@ -5,8 +5,8 @@ enhanced codes (RFC 2034), read messages in bulk, and know PIPELINING and CHUNKI
 matter; what the client has sent in clear behind it is dropped, and all that was known of the client is forgotten (RFC
 3207 §4.2).
 
-EHLO says what is true at that moment: STARTTLS before TLS only, AUTH where a login would be taken. DSN and BINARYMIME
-are not offered, and refused.
+EHLO says what is true at that moment: STARTTLS before TLS only, AUTH where a login would be taken. BINARYMIME is not
+offered, and refused.
 """
 
 # The names of commands are aiosmtpd's:
@@ -224,7 +224,7 @@ class SmtpServer(Dialogue):
             lines.append("STARTTLS")
         if self._login_possible:
             lines.append("AUTH " + " ".join(sasl.MECHANISMS))
-        lines += ["ENHANCEDSTATUSCODES", "8BITMIME", "SMTPUTF8"]
+        lines += ["ENHANCEDSTATUSCODES", "8BITMIME", "SMTPUTF8", "DSN"]
         self._send(("".join([f"250-{line}\r\n" for line in lines]) + "250 CHUNKING\r\n").encode("ascii"))
 
     def _hello(self, hostname: str | None, *, extended: bool) -> bool:
@@ -244,7 +244,7 @@ class SmtpServer(Dialogue):
         if self.transaction is not None or self._chunks is not None:
             raise Refused(replies.BAD_SEQUENCE.saying("A transaction is under way; RSET ends it"))
         transaction = Transaction(self.receiving, self.policy, self.session)
-        await transaction.mail(parse.mail(arg or "", login_offered=self.policy.login))
+        await transaction.mail(parse.mail(arg or "", login_offered=self.policy.login, dsn_offered=True))
         self.transaction = transaction
         self._send(replies.SENDER_OK.octets)
 
@@ -252,7 +252,7 @@ class SmtpServer(Dialogue):
         transaction = self.transaction
         if transaction is None or self._chunks is not None:
             raise Refused(replies.BAD_SEQUENCE.saying("RCPT follows MAIL"))
-        await transaction.rcpt(parse.rcpt(arg or "", smtputf8=transaction.smtputf8))
+        await transaction.rcpt(parse.rcpt(arg or "", smtputf8=transaction.smtputf8, dsn_offered=True))
         self._send(replies.RECIPIENT_OK.octets)
 
     async def smtp_DATA(self, arg: str | None) -> None:

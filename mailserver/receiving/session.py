@@ -15,19 +15,21 @@ import logging
 import os
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
 
 from aiosmtpd.smtp import Session as BaseSession
 
 from mailserver.delivery.accept import accept
+from mailserver.delivery.outbox import NOBODY_SENDS, Outbox
+from mailserver.delivery.outgoing import Recipient, elsewhere, outgoing
 from mailserver.delivery.route import Routes
 from mailserver.message import received
 from mailserver.protocols.smtp import replies
 from mailserver.protocols.smtp.commands import Mail, Rcpt
 from mailserver.protocols.smtp.data import Bounds
 from mailserver.protocols.smtp.replies import Refused
-from storage import INBOX, Account, AccountId, Placement, Store
+from storage import INBOX, Account, AccountId, Outgoing, Placement, Store
 
 if TYPE_CHECKING:
     from config.schema import Config
@@ -69,6 +71,7 @@ class Receiving:
         sessions: Sessions,
         certificates: Certificates,
         deadlines: Deadlines,
+        outbox: Outbox = NOBODY_SENDS,
     ) -> None:
         self.store = store
         self.routes = Routes(store)
@@ -85,6 +88,8 @@ class Receiving:
         self.connections = limits.connections(
             config.smtp.max_connections, config.smtp.max_connections_per_address, kind="smtp"
         )
+        self.outbox = outbox
+        self._instance = store.keys.instance
         self.reconfigure(config)
 
     def reconfigure(self, config: Config) -> None:
@@ -92,7 +97,7 @@ class Receiving:
         self.config = config
         self.smtp = config.smtp
         self.hostname = config.server.hostname
-        self.greeting = f"220 {self.hostname} {self.smtp.greeting}\r\n".encode("ascii")
+        self.greeting = f"220 {self.hostname} {self.smtp.greeting} {self._instance}\r\n".encode("ascii")
         self.prepared.clear()
         self.connections.total = config.smtp.max_connections
         self.connections.per_address = config.smtp.max_connections_per_address
@@ -129,13 +134,6 @@ class Session(BaseSession):
         return f"{'UTF8' if utf8 else 'E'}SMTP{'S' if self.tls else ''}{'A' if self.account else ''}"
 
 
-class Recipient(NamedTuple):
-    """One address that was let in, and the accounts that it leads to."""
-
-    address: str
-    accounts: tuple[AccountId, ...]
-
-
 class Policy(Protocol):
     """Who may send what to whom; each method raises Refused, or an error of storage."""
 
@@ -147,31 +145,23 @@ class Policy(Protocol):
 
     async def recipient(self, transaction: Transaction, address: str) -> Recipient: ...
 
+    def owner(self, transaction: Transaction) -> AccountId:
+        """Whose what goes elsewhere is in the queue."""
+
     async def message(self, transaction: Transaction, octets: bytes) -> bytes:
         """The octets to be stored."""
 
 
 class Transaction:
-    """From MAIL to the reply to its data. sender: "" is the null sender; size: octets announced, or 0."""
+    """From MAIL to the reply to its data."""
 
-    __slots__ = (
-        "policy",
-        "receiving",
-        "recipients",
-        "refused_recipients",
-        "sender",
-        "session",
-        "size",
-        "smtputf8",
-    )
+    __slots__ = ("_mail", "policy", "receiving", "recipients", "refused_recipients", "session")
 
     def __init__(self, receiving: Receiving, policy: Policy, session: Session) -> None:
         self.receiving = receiving
         self.policy = policy
         self.session = session
-        self.sender = ""
-        self.size = 0
-        self.smtputf8 = False
+        self._mail = Mail("")
         self.recipients: list[Recipient] = []
         self.refused_recipients = 0
 
@@ -180,7 +170,21 @@ class Transaction:
         if mail.size > self.receiving.bounds.message_octets:
             raise Refused(replies.TOO_BIG)
         await self.policy.sender(self, mail.sender)
-        self.sender, self.size, self.smtputf8 = mail.sender, mail.size, mail.smtputf8
+        self._mail = mail
+
+    @property
+    def sender(self) -> str:
+        """The reverse-path; "" is the null one."""
+        return self._mail.sender
+
+    @property
+    def size(self) -> int:
+        """Octets announced, or 0."""
+        return self._mail.size
+
+    @property
+    def smtputf8(self) -> bool:
+        return self._mail.smtputf8
 
     async def rcpt(self, rcpt: Rcpt) -> None:
         """Refused, or one recipient more."""
@@ -188,9 +192,13 @@ class Transaction:
             raise Refused(replies.TOO_MANY_RECIPIENTS)
         self.refused_recipients += 1
         recipient = await self.policy.recipient(self, rcpt.recipient)
+        _check_elsewhere(recipient)
         if self.size and len(recipient.accounts) == 1:
             await self.receiving.routes.check_room(recipient.accounts[0], self.size)
         self.refused_recipients -= 1
+        if rcpt.notify is not None or rcpt.orcpt:
+            notify = None if rcpt.notify is None else str(rcpt.notify)
+            recipient = recipient._replace(notify=notify, orcpt=rcpt.orcpt)
         self.recipients.append(recipient)
 
     async def commit(self, octets: bytes) -> UUID:
@@ -198,8 +206,18 @@ class Transaction:
         octets = await self.policy.message(self, octets)
         trace_id = UUID(bytes=os.urandom(16), version=4)
         now = int(time.time())
-        placements = self._placements(trace_id, now)
-        await accept(self.receiving.store, octets, placements, trace_id=trace_id, quota="share", arrived=now)
+        trace = self._received(trace_id, now)
+        placements = self._placements(trace, now)
+        await accept(
+            self.receiving.store,
+            octets,
+            placements,
+            trace_id=trace_id,
+            quota="share",
+            arrived=now,
+            outgoing=self._outgoing(trace),
+            outbox=self.receiving.outbox,
+        )
         self.receiving.messages[self.policy.name] += 1
         self.receiving.octets[self.policy.name] += len(octets)
         log.info(
@@ -215,10 +233,24 @@ class Transaction:
         )
         return trace_id
 
-    def _placements(self, trace_id: UUID, now: int) -> list[Placement]:
+    def _outgoing(self, trace: bytes) -> Outgoing | None:
+        """What goes elsewhere, or is to be reported. Most messages are for one of ours, and nothing is asked."""
+        if not any(recipient.remote or recipient.notify for recipient in self.recipients):
+            return None
+        mail = self._mail
+        return outgoing(
+            self.policy.owner(self),
+            mail.sender,
+            self.recipients,
+            header_prefix=trace,
+            body=mail.body,
+            smtputf8=mail.smtputf8,
+            ret=mail.ret,
+            envid=mail.envid,
+        )
+
+    def _placements(self, trace: bytes, now: int) -> list[Placement]:
         """One copy for each account, named after the first of its addresses."""
-        only = self.recipients[0].address if len(self.recipients) == 1 else None
-        trace = self._received(trace_id, now, only)
         return_path = received.return_path(self.sender)
         first: dict[AccountId, str] = {}
         for recipient in self.recipients:
@@ -230,8 +262,9 @@ class Transaction:
             placements.append(Placement(account_id, INBOX, now, header_prefix=prefix))
         return placements
 
-    def _received(self, trace_id: UUID, now: int, only: str | None) -> bytes:
+    def _received(self, trace_id: UUID, now: int) -> bytes:
         session = self.session
+        only = self.recipients[0].address if len(self.recipients) == 1 else None
         return received.received(
             helo=session.host_name or "",
             peer=session.peer or "",
@@ -242,3 +275,12 @@ class Transaction:
             tls=session.tls,
             recipient=only,
         )
+
+
+def _check_elsewhere(recipient: Recipient) -> None:
+    """An address that could never be sent to is refused now."""
+    try:
+        for address in recipient.remote:
+            elsewhere(address)
+    except ValueError:
+        raise Refused(replies.BAD_RECIPIENT) from None

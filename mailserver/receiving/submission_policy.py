@@ -12,11 +12,12 @@ import time
 from collections.abc import Iterator
 from uuid import uuid4
 
+from mailserver.delivery.outgoing import Recipient
 from mailserver.message import address as address_list
 from mailserver.message import edit, headers, structure
 from mailserver.protocols.smtp import replies
 from mailserver.protocols.smtp.replies import Refused
-from mailserver.receiving.session import Receiving, Recipient, Transaction
+from mailserver.receiving.session import Receiving, Transaction
 from storage import AccountId, LimitReached, accounts
 
 _DOT_STRING = re.compile(r"(?:[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]|[^\x00-\x7f])+")
@@ -41,9 +42,12 @@ class SubmissionPolicy:
             raise Refused(replies.MISCONFIGURED_ALIAS) from None
         if found.status == "unknown":
             raise Refused(replies.NO_SUCH_USER)
-        if found.status == "not_ours" or found.remote:
-            raise Refused(replies.NO_OUTBOUND)
-        return Recipient(address, found.accounts)
+        if found.status == "not_ours":
+            return Recipient(address, (), (address,))
+        return Recipient(address, found.accounts, found.remote)
+
+    def owner(self, transaction: Transaction) -> AccountId:
+        return self._account(transaction)
 
     async def message(self, transaction: Transaction, octets: bytes) -> bytes:
         account_id = self._account(transaction)

@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from mailserver import passwords
 from mailserver.net.tls import Certificates
-from storage import Account, Store, accounts, aliases, domains
+from storage import SYSTEM, Account, Store, accounts, aliases, domains, mailboxes
 from tests.receiving.tools import PASSWORD, Host, hosting, open_store
 from tests.receiving.tools import certificates as make_certificates
 from tests.support.services import Databases
@@ -39,6 +39,7 @@ async def store(database: str, tmp_path: Path) -> AsyncIterator[Store]:
 @pytest.fixture
 async def people(store: Store) -> People:
     """alice, bob and an administrator at example.org; a catch-all at catch.example; some aliases."""
+    await mailboxes.create_account_state(store, SYSTEM)
     await domains.add(store, "example.org")
     await domains.add(store, "catch.example")
     admin = await accounts.add(store, "root", "admin@example.org", HASH, role="superadmin")

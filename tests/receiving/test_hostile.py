@@ -646,10 +646,7 @@ async def test_connections_beyond_the_limit(store: Store, certificates: Certific
     async with hosting(store, certificates, max_connections_per_address=10) as host:
         talks = [await host.talk() for _ in range(300)]
         greetings = [await talk.reply() for talk in talks]
-        assert sorted(greetings)[:290:289] == [
-            "220 mail.example.org ESMTP Pillarbox\r\n",
-            "421 4.7.0 Too many connections\r\n",
-        ]
+        assert sorted(greetings)[289] == "421 4.7.0 Too many connections\r\n"
         assert sum(greeting.startswith("220") for greeting in greetings) == 10
         for talk, greeting in zip(talks, greetings, strict=True):
             if greeting.startswith("421"):

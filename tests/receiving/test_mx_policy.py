@@ -32,8 +32,8 @@ RECIPIENTS = {
     "alice%elsewhere.example@example.org": "550 5.1.1",
     "elsewhere.example!alice@example.org": "550 5.1.1",
     "alice@[127.0.0.1]": "550 5.7.1",
-    "away@example.org": "450 4.4.4",
-    "split@example.org": "450 4.4.4",
+    "away@example.org": "250 2.1.5",
+    "split@example.org": "250 2.1.5",
     "alice": "501 5.1.3",
     "": "501 5.1.3",
 }
@@ -118,7 +118,7 @@ async def test_no_login_here(host: Host) -> None:
     await dialogue(
         host,
         """
-        S: 220 mail.example.org ESMTP Pillarbox
+        S: 220 mail.example.org ESMTP Pillarbox …
         C: EHLO client
         S: 250-mail.example.org
         S: 250-PIPELINING
@@ -127,6 +127,7 @@ async def test_no_login_here(host: Host) -> None:
         S: 250-ENHANCEDSTATUSCODES
         S: 250-8BITMIME
         S: 250-SMTPUTF8
+        S: 250-DSN
         S: 250 CHUNKING
         C: AUTH PLAIN AGFsaWNlAGNvcnJlY3QgaG9yc2U=
         S: 502 5.5.1 …

@@ -32,7 +32,7 @@ async def alice_has(host: Host) -> list[bytes]:
 
 MX = {
     "the usual": """
-        S: 220 mail.example.org ESMTP Pillarbox
+        S: 220 mail.example.org ESMTP Pillarbox …
         C: EHLO client.example.net
         S: 250-mail.example.org
         S: 250-PIPELINING
@@ -41,6 +41,7 @@ MX = {
         S: 250-ENHANCEDSTATUSCODES
         S: 250-8BITMIME
         S: 250-SMTPUTF8
+        S: 250-DSN
         S: 250 CHUNKING
         C: MAIL FROM:<x@example.net> SIZE=100 BODY=8BITMIME
         S: 250 2.1.0 …
@@ -187,16 +188,16 @@ MX = {
         S: 552 5.3.4 …
         C: MAIL FROM:<x@example.net> BODY=BINARYMIME
         S: 555 5.5.4 BINARYMIME is not implemented
-        C: MAIL FROM:<x@example.net> RET=HDRS
-        S: 555 5.5.4 RET is not …
+        C: MAIL FROM:<x@example.net> RET=ALL
+        S: 501 5.5.4 Syntax: RET=…
         C: MAIL FROM:<grüße@example.net>
         S: 553 5.6.7 …
         C: MAIL FROM:x@example.net
         S: 501 5.1.7 …
         C: MAIL FROM:<x@example.net> SIZE=52428800
         S: 250 2.1.0 …
-        C: RCPT TO:<alice@example.org> NOTIFY=NEVER
-        S: 555 5.5.4 NOTIFY is not …
+        C: RCPT TO:<alice@example.org> NOTIFY=SOMETIMES
+        S: 501 5.5.4 Syntax: NOTIFY=…
         C: RCPT TO:<grüße@example.org>
         S: 553 5.6.7 …
         C: QUIT
@@ -290,6 +291,7 @@ SUBMISSION = {
         S: 250-ENHANCEDSTATUSCODES
         S: 250-8BITMIME
         S: 250-SMTPUTF8
+        S: 250-DSN
         S: 250 CHUNKING
         C: MAIL FROM:<alice@example.org>
         S: 530 5.7.0 Authentication required
@@ -444,6 +446,7 @@ async def test_no_login_in_clear(store: Store, certificates: Certificates) -> No
             S: 250-ENHANCEDSTATUSCODES
             S: 250-8BITMIME
             S: 250-SMTPUTF8
+            S: 250-DSN
             S: 250 CHUNKING
             C: AUTH PLAIN AGFsaWNlAGNvcnJlY3QgaG9yc2U=
             S: 538 5.7.11 …

@@ -163,7 +163,6 @@ async def test_real_client(host: Host, people: People, certificates: Certificate
     refused = await asyncio.to_thread(submit)
     assert {address: code for address, (code, _) in refused.items()} == {
         "nobody@example.org": 550,
-        "x@elsewhere.example": 450,
     }
     [stored] = await host.inbox(people.bob)
     assert stored.endswith(b"\r\n\r\n.dot\r\n")
@@ -203,7 +202,7 @@ async def test_other_settings_in_the_midst_of_things(host: Host, people: People)
     assert (await talk.ask("RCPT TO:<bob@example.org>")).startswith("452 4.5.3")
     assert (await talk.message(big(60))).startswith("552 5.3.4")
     new = await host.talk()
-    assert await new.reply() == "220 new.example.org Hello\r\n"
+    assert (await new.reply()).startswith("220 new.example.org Hello ")
     assert "SIZE 4096" in await new.ask("EHLO client.example.net")
     new.close()
     talk.close()

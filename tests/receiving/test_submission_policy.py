@@ -52,10 +52,11 @@ RECIPIENTS = {
     "both@example.org": "250 2.1.5",
     "postmaster": "250 2.1.5",
     "nobody@example.org": "550 5.1.1",
-    "someone@elsewhere.example": "450 4.4.4",
-    "away@example.org": "450 4.4.4",
-    "split@example.org": "450 4.4.4",
-    "x@[192.0.2.1]": "450 4.4.4",
+    "someone@elsewhere.example": "250 2.1.5",
+    "away@example.org": "250 2.1.5",
+    "split@example.org": "250 2.1.5",
+    "x@[192.0.2.1]": "250 2.1.5",
+    "x@not-.a.domain": "501 5.1.3",
 }
 
 

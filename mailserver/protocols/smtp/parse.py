@@ -15,7 +15,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
-from mailserver.protocols.smtp import replies
+from mailserver.protocols.smtp import dsn, replies
 from mailserver.protocols.smtp.commands import Chunk, Mail, Rcpt
 from mailserver.protocols.smtp.replies import Refused, Reply
 
@@ -36,19 +36,23 @@ _LITERAL = re.compile(r"\[[A-Za-z0-9.:-]{1,60}\]")
 _ROUTE = re.compile(r"@[^\s:,<>@]{1,255}(?:,@[^\s:,<>@]{1,255}){0,99}:")
 _KEYWORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
 _VALUE = re.compile(r"[!-<>-~]+")
+_VALUE_UTF8 = re.compile(r"(?:[!-<>-~]|[^\x00-\x7f])+")  # ORCPT may have it (RFC 6533 §3)
 _XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})+")
 
 _NOT_TEXT = ("Cc", "Cs", "Zl", "Zp", "Cn")
 
 
-def mail(argument: str, *, login_offered: bool = False) -> Mail:
-    """What stands behind `MAIL`. login_offered: the AUTH parameter is known (RFC 4954 §5), and has no effect."""
+def mail(argument: str, *, login_offered: bool = False, dsn_offered: bool = False) -> Mail:
+    """What stands behind `MAIL`. login_offered: the AUTH parameter is known (RFC 4954 §5), and has no effect.
+
+    dsn_offered: RET and ENVID are known (RFC 3461 §4.3, §4.4).
+    """
     if argument[:5].upper() != "FROM:":
         raise Refused(replies.BAD_SENDER)
     sender, rest = _path(argument[5:], replies.BAD_SENDER, null=True)
     if not rest and sender.isascii():
         return Mail(sender)
-    size, body, smtputf8 = 0, "7BIT", False
+    size, body, smtputf8, ret, envid = 0, "7BIT", False, "", ""
     for keyword, value in _parameters(rest):
         if keyword == "SIZE":
             size = _size(value)
@@ -58,6 +62,10 @@ def mail(argument: str, *, login_offered: bool = False) -> Mail:
             if value is not None:
                 raise Refused(replies.SYNTAX.saying("SMTPUTF8 takes no value"))
             smtputf8 = True
+        elif keyword == "RET" and dsn_offered:
+            ret = dsn.ret(value)
+        elif keyword == "ENVID" and dsn_offered:
+            envid = dsn.envid(value)
         elif keyword == "AUTH" and login_offered:
             if value is None or not _XTEXT.fullmatch(value):
                 raise Refused(replies.SYNTAX.saying("Syntax: AUTH=mailbox"))
@@ -65,20 +73,28 @@ def mail(argument: str, *, login_offered: bool = False) -> Mail:
             raise Refused(replies.UNKNOWN_PARAMETER.saying(f"{keyword} is not recognized or not implemented"))
     if not smtputf8 and not sender.isascii():
         raise Refused(replies.NEEDS_SMTPUTF8)
-    return Mail(sender, size, body, smtputf8)
+    return Mail(sender, size, body, smtputf8, ret, envid)
 
 
-def rcpt(argument: str, *, smtputf8: bool = False) -> Rcpt:
-    """What stands behind `RCPT`. smtputf8: the transaction was begun with it (RFC 6531 §3.4)."""
+def rcpt(argument: str, *, smtputf8: bool = False, dsn_offered: bool = False) -> Rcpt:
+    """What stands behind `RCPT`. smtputf8: the transaction was begun with it (RFC 6531 §3.4).
+
+    dsn_offered: NOTIFY and ORCPT are known (RFC 3461 §4.1, §4.2).
+    """
     if argument[:3].upper() != "TO:":
         raise Refused(replies.BAD_RECIPIENT)
     recipient, rest = _path(argument[3:], replies.BAD_RECIPIENT, postmaster=True)
-    if rest:
-        for keyword, _ in _parameters(rest):
+    notify, orcpt = None, ""
+    for keyword, value in _parameters(rest, _VALUE_UTF8):
+        if keyword == "NOTIFY" and dsn_offered:
+            notify = dsn.notify(value)
+        elif keyword == "ORCPT" and dsn_offered:
+            orcpt = dsn.orcpt(value, smtputf8=smtputf8)
+        else:
             raise Refused(replies.UNKNOWN_PARAMETER.saying(f"{keyword} is not recognized or not implemented"))
     if not smtputf8 and not recipient.isascii():
         raise Refused(replies.NEEDS_SMTPUTF8)
-    return Rcpt(recipient)
+    return Rcpt(recipient, notify, orcpt)
 
 
 def bdat(argument: str) -> tuple[Chunk | None, bool]:
@@ -156,14 +172,14 @@ def _is_text(text: str) -> bool:
     return all(char.isascii() or unicodedata.category(char) not in _NOT_TEXT for char in text)
 
 
-def _parameters(text: str) -> Iterator[tuple[str, str | None]]:
+def _parameters(text: str, grammar: re.Pattern[str] = _VALUE) -> Iterator[tuple[str, str | None]]:
     """RFC 5321 §4.1.2, esmtp-param; each at most once."""
     seen = set()
     for word in text.split(" "):
         if not word:
             continue
         keyword, equals, value = word.partition("=")
-        if not _KEYWORD.fullmatch(keyword) or (equals and not _VALUE.fullmatch(value)):
+        if not _KEYWORD.fullmatch(keyword) or (equals and not grammar.fullmatch(value)):
             raise Refused(replies.SYNTAX)
         name = keyword.upper()
         if name in seen:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from mailserver.protocols.smtp import parse
 from mailserver.protocols.smtp.commands import Chunk, Mail, Rcpt
+from mailserver.protocols.smtp.dsn import Notify
 from mailserver.protocols.smtp.replies import Refused
 
 ADDRESSES = [
@@ -189,9 +190,68 @@ def test_auth_parameter_where_login_is_offered(value: str, good: bool) -> None:
 
 
 @pytest.mark.parametrize("parameters", ["NOTIFY=NEVER", "ORCPT=rfc822;a@b", "SIZE=1", "X"])
-def test_rcpt_knows_no_parameters(parameters: str) -> None:
+def test_rcpt_knows_no_parameters_where_dsn_is_not_offered(parameters: str) -> None:
     with pytest.raises(Refused, match=r"555 5\.5\.4"):
         parse.rcpt("TO:<a@b> " + parameters)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "mail"),
+    [
+        ("RET=hdrs ENVID=QQ+2B1", Mail("a@b", ret="HDRS", envid="QQ+2B1")),
+        ("SIZE=5 envid=x", Mail("a@b", 5, envid="x")),
+        ("RET=FULL", Mail("a@b", ret="FULL")),
+    ],
+)
+def test_mail_parameters_where_dsn_is_offered(parameters: str, mail: Mail) -> None:
+    assert parse.mail(f"FROM:<a@b> {parameters}", dsn_offered=True) == mail
+
+
+@pytest.mark.parametrize(
+    ("parameters", "rcpt"),
+    [
+        ("", Rcpt("a@b")),
+        ("NOTIFY=NEVER", Rcpt("a@b", Notify.NEVER)),
+        ("ORCPT=rfc822;A@B notify=delay,SUCCESS", Rcpt("a@b", Notify.SUCCESS | Notify.DELAY, "rfc822;A@B")),
+        ("ORCPT=utf-8;grün@b", Rcpt("a@b", None, "utf-8;grün@b")),
+    ],
+)
+def test_rcpt_parameters_where_dsn_is_offered(parameters: str, rcpt: Rcpt) -> None:
+    assert parse.rcpt(f"TO:<a@b> {parameters}", smtputf8=True, dsn_offered=True) == rcpt
+
+
+@pytest.mark.parametrize(
+    ("parameters", "reply"),
+    [
+        ("RET=ALL", "501 5.5.4"),
+        ("RET=FULL RET=FULL", "501 5.5.4"),
+        ("ENVID", "501 5.5.4"),
+        ("ENVID=a=b", "501 5.5.4"),
+        ("NOTIFY=NEVER", "555 5.5.4"),
+    ],
+)
+def test_bad_mail_parameters_of_dsn(parameters: str, reply: str) -> None:
+    with pytest.raises(Refused) as caught:
+        parse.mail(f"FROM:<a@b> {parameters}", dsn_offered=True)
+    assert str(caught.value).startswith(reply)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "reply"),
+    [
+        ("NOTIFY", "501 5.5.4"),
+        ("NOTIFY=NEVER,DELAY", "501 5.5.4"),
+        ("NOTIFY=DELAY NOTIFY=DELAY", "501 5.5.4"),
+        ("ORCPT=a@b", "501 5.5.4"),
+        ("ORCPT=rfc822;grün@b", "501 5.5.4"),
+        ("ORCPT=utf-8;grün@b", "553 5.6.7"),
+        ("RET=FULL", "555 5.5.4"),
+    ],
+)
+def test_bad_rcpt_parameters_of_dsn(parameters: str, reply: str) -> None:
+    with pytest.raises(Refused) as caught:
+        parse.rcpt(f"TO:<a@b> {parameters}", dsn_offered=True)
+    assert str(caught.value).startswith(reply)
 
 
 @pytest.mark.parametrize(
