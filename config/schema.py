@@ -29,7 +29,7 @@ GIB = 1024 * MIB
 HOSTS_FILE = Path("/etc/hosts")
 MAX_MAILBOX_NAME_OCTETS = 255
 
-Role = Literal["smtp", "submission", "imap", "api", "index"]
+Role = Literal["smtp", "submission", "imap", "api", "send", "index"]
 
 Change = Literal["reload", "workers", "restart"]
 """What a change of a setting takes: `pillarbox reload`, which workers hear of while they serve; `pillarbox reload
@@ -87,6 +87,41 @@ def _network(value: str) -> str:
         return str(ipaddress.ip_network(value))
     except ValueError as error:
         raise ValueError(f"is not a network such as 10.0.0.0/8: {error}") from None
+
+
+_DNS_NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(?:\.[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*"
+_PORT = r"(?::([0-9]{1,5}))?"
+
+
+def _host_port(value: str) -> str:
+    match = re.fullmatch(rf"(?:{_DNS_NAME}|\[([0-9A-Fa-f:.]+)\]){_PORT}", value)
+    if match is None or not 1 <= int(match[2] or 1) <= 65535:
+        raise ValueError("must be a host, host:port or [IPv6 address]:port")
+    if match[1]:
+        _address(match[1])
+    return value
+
+
+def _address(value: str) -> str:
+    try:
+        return str(ipaddress.ip_address(value))
+    except ValueError:
+        raise ValueError("is not an IP address") from None
+
+
+def _address_port(value: str) -> str:
+    match = re.fullmatch(rf"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)){_PORT}", value)
+    if match is None:
+        return _address(value)
+    _address(match[1] or match[2])
+    return _host_port(value)
+
+
+def _route(value: str) -> str:
+    domain, equals, host = (part.strip() for part in value.partition("="))
+    if not equals or re.fullmatch(rf"\*|(?:\*\.)?{_DNS_NAME}", domain) is None:
+        raise ValueError("must be domain = host:port, where the domain may be *.domain or *")
+    return f"{domain} = {_host_port(host)}"
 
 
 def _separator(value: str) -> str:
@@ -154,6 +189,11 @@ def _user_path(value: Path | None) -> Path | None:
 
 Octets = Annotated[int, BeforeValidator(_octets)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
+AddressPorts = Annotated[tuple[Annotated[str, AfterValidator(_address_port)], ...], BeforeValidator(_one_or_many)]
+IpAddresses = Annotated[tuple[Annotated[str, AfterValidator(_address)], ...], BeforeValidator(_one_or_many)]
+HostPort = Annotated[str, AfterValidator(_host_port)]
+RouteTexts = Annotated[tuple[Annotated[str, AfterValidator(_route)], ...], BeforeValidator(_one_or_many)]
+Numbers = Annotated[tuple[Annotated[float, Field(gt=0)], ...], BeforeValidator(_one_or_many)]
 Roles = Annotated[tuple[Role, ...], BeforeValidator(_one_or_many)]
 Networks = Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], BeforeValidator(_one_or_many)]
 Dsn = Annotated[Secret, AfterValidator(_dsn)]
@@ -207,8 +247,9 @@ class ServerConfig(Section):
         None, "Worker processes.", shown_default="one for each core", example=4, unit="processes", ge=1, le=1024
     )
     roles: Roles = setting(
-        ("smtp", "submission", "imap", "api", "index"),
-        "What the workers of this node do: smtp (MX), submission, imap, api (HTTP), index (housekeeping).",
+        ("smtp", "submission", "imap", "api", "send", "index"),
+        "What the workers of this node do: smtp (MX), submission, imap, api (HTTP), send (mail to other servers), "
+        "index (housekeeping).",
         min_length=1,
     )
     hostname: str = setting(
@@ -566,6 +607,129 @@ class ImapConfig(Section):
     )
 
 
+class SendConfig(Section):
+    """Mail to other servers."""
+
+    resolvers: AddressPorts = setting(
+        (),
+        "Name servers to ask, as address or address:port.",
+        change="reload",
+        shown_default="those of /etc/resolv.conf",
+        example=["192.0.2.53"],
+    )
+    routes: RouteTexts = setting(
+        (),
+        "Fixed routes: domain = host:port. *.domain is all below it, * every domain; the most specific one holds.",
+        change="reload",
+        example=["remote.test = 127.0.0.1:2525"],
+    )
+    smarthost: HostPort | None = setting(
+        None,
+        "Host that takes all mail for which there is no fixed route, as host:port.",
+        change="reload",
+        shown_default="none: each domain's mail exchangers",
+        example="smtp.provider.example:587",
+    )
+    smarthost_username: str | None = setting(
+        None, "Login at the smarthost.", change="reload", shown_default="none", example="me@provider.example"
+    )
+    smarthost_password: Secret | None = setting(
+        None,
+        "Its password.",
+        change="reload",
+        shown_default="none",
+        example="file:/etc/pillarbox/smarthost.password",
+    )
+    smarthost_tls: Literal["implicit", "required", "opportunistic"] = setting(
+        "required",
+        "TLS to the smarthost: implicit from the first octet (port 465) or required by STARTTLS, both with a valid "
+        "certificate, or opportunistic.",
+        change="reload",
+    )
+    tls: Literal["opportunistic", "required", "never"] = setting(
+        "opportunistic",
+        "STARTTLS to other servers. opportunistic takes any certificate, and goes on in clear where TLS fails.",
+        change="reload",
+    )
+    source_addresses: IpAddresses = setting(
+        (),
+        "Own addresses to send from, one IPv4 and one IPv6 at most.",
+        change="reload",
+        shown_default="the system's choice",
+        example=["192.0.2.1", "2001:db8::1"],
+        max_length=2,
+    )
+    hello_name: str | None = setting(
+        None,
+        "Name said in EHLO; the name that the sending address has in DNS.",
+        change="reload",
+        shown_default="server.hostname",
+        example="mail.example.org",
+        pattern=r"^[A-Za-z0-9_.:\[\]-]+$",
+    )
+    port: int = setting(25, "Port of other servers where no route names one.", change="reload", ge=1, le=65535)
+    retry_pauses_seconds: Numbers = setting(
+        (60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 14400.0),
+        "Pause after the first attempt, the second, …; the last one for all that follow.",
+        unit="seconds",
+        change="reload",
+        min_length=1,
+    )
+    give_up_seconds: float = setting(
+        432_000, "Age of a message at which it is returned to its sender.", unit="seconds", change="reload", gt=0
+    )
+    delay_notice_seconds: float = setting(
+        14_400, "Age of a message at which its sender is told of the delay.", unit="seconds", change="reload", gt=0
+    )
+    first_backoff_seconds: float = setting(
+        30,
+        "How long a destination is left alone that could not be reached; twice as long each time.",
+        unit="seconds",
+        change="reload",
+        gt=0,
+    )
+    longest_backoff_seconds: float = setting(3600, "The longest such time.", unit="seconds", change="reload", gt=0)
+    connections: int = setting(
+        200, "Connections to other servers at a time, of the node.", change="workers", ge=1, le=10_000
+    )
+    connections_per_destination: int = setting(
+        20, "Connections to one destination at a time, of the node.", change="workers", ge=1, le=1000
+    )
+    reuse_seconds: float = setting(
+        5, "How long a connection waits for another message.", unit="seconds", change="reload", ge=0, le=300
+    )
+    connect_seconds: float = setting(
+        30, "Time for a TCP connection to come about.", unit="seconds", change="reload", gt=0, le=300
+    )
+    lease_seconds: float = setting(
+        120,
+        "How long a worker has a recipient for itself unless it renews that; then others take over.",
+        unit="seconds",
+        change="reload",
+        ge=10,
+        le=3600,
+    )
+    rescan_seconds: float = setting(
+        60, "How often a worker looks for mail that others have left.", unit="seconds", change="reload", ge=1, le=3600
+    )
+    memory_mib: int = setting(
+        64, "Messages that one worker holds while it sends them.", unit="MiB", change="workers", ge=1
+    )
+    returned_octets: Octets = setting(
+        64 * KIB, "Of a message that is returned, so much is in the report.", unit="octets", change="reload", ge=0
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SendConfig:
+        if self.first_backoff_seconds > self.longest_backoff_seconds:
+            raise ValueError("first_backoff_seconds is longer than longest_backoff_seconds")
+        if (self.smarthost_username is None) != (self.smarthost_password is None):
+            raise ValueError("smarthost_username and smarthost_password are set together or not at all")
+        if self.smarthost_username is not None and self.smarthost_tls == "opportunistic":
+            raise ValueError("smarthost_tls must not be opportunistic where there is a password to protect")
+        return self
+
+
 class AuthConfig(Section):
     """Passwords and logins."""
 
@@ -666,6 +830,7 @@ class Config(BaseSettings):
     mail: MailConfig = Field(default_factory=MailConfig)
     smtp: SmtpConfig = Field(default_factory=SmtpConfig)
     imap: ImapConfig = Field(default_factory=ImapConfig)
+    send: SendConfig = Field(default_factory=SendConfig)
     auth: AuthConfig = Field(default_factory=AuthConfig)
     tls: TlsConfig = Field(default_factory=TlsConfig)
     http: HttpConfig = Field(default_factory=HttpConfig)

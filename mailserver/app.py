@@ -25,6 +25,7 @@ from admin_api.listener import ALPN, MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ADDRES
 from admin_api.routes.health import Health
 from config.schema import Config
 from mailserver import metrics
+from mailserver.delivery.outbox import Outbox
 from mailserver.imap.service import Service as ImapService
 from mailserver.imap.session import Session as ImapSession
 from mailserver.login import Logins
@@ -39,6 +40,7 @@ from mailserver.receiving.mx_policy import MxPolicy
 from mailserver.receiving.server import SmtpConnection
 from mailserver.receiving.session import Memory, Receiving
 from mailserver.receiving.submission_policy import SubmissionPolicy
+from mailserver.sending.service import Sending
 from storage import Account, AccountId, NotFound, Notice, StorageError, Store, accounts, housekeeping
 from storage.blobs import BlobCounts
 from storage.tasks import end
@@ -71,8 +73,10 @@ class Services:
         self.deadlines = Deadlines()
         self.memory = Memory(config.mail.receive_memory_mib * 1024 * 1024)
         self.health = Health(self._problems)
+        self.outbox = Outbox(config.send.delay_notice_seconds)
         self.receiving: Receiving | None = None
         self.imap: ImapService | None = None
+        self.sending: Sending | None = None
         self.stopping = False
         self._checks: set[asyncio.Task[None]] = set()
 
@@ -84,12 +88,15 @@ class Services:
         self.memory.limit = config.mail.receive_memory_mib * 1024 * 1024
         self.store.reconfigure(config.storage, config.mail)
         self.logins.reconfigure(config.auth)
-        for service in (self.receiving, self.imap):
+        self.outbox.act_seconds = config.send.delay_notice_seconds
+        for service in (self.receiving, self.imap, self.sending):
             if service is not None:
                 service.reconfigure(config)
 
     def hear(self, notice: Notice) -> None:
         """The change feed: accounts whose password, status or existence changed lose their sessions."""
+        if self.sending is not None:
+            self.sending.hear(notice)
         if notice.kind == "account":
             self._end(notice.account_id)
         elif notice.kind == "resync":
@@ -182,6 +189,7 @@ def _smtp_factories(services: Services) -> dict[str, Factory]:
         services.sessions,
         services.certificates,
         services.deadlines,
+        services.outbox,
     )
     receiving.memory = services.memory
     services.receiving = receiving
@@ -226,9 +234,15 @@ def _imap_factories(services: Services) -> dict[str, Factory]:
 
 
 async def serve(
-    services: Services, sockets: Sockets, *, stop: asyncio.Event, ready: Callable[[], None], housekeeper: bool
+    services: Services,
+    sockets: Sockets,
+    *,
+    stop: asyncio.Event,
+    ready: Callable[[], None],
+    housekeeper: bool,
+    workers: int = 1,
 ) -> None:
-    """Serves until `stop` is set; `ready` is called once all listeners are open."""
+    """Serves until `stop` is set; `ready` is called once all listeners are open. workers: how many the node has."""
     roles = services.config.server.roles
     http = HttpListener(
         services.config,
@@ -247,6 +261,10 @@ async def serve(
         stack.callback(services.deadlines.stop)
         if "api" in roles:
             await http.start(clear=sockets.get("http", ()), secure=sockets.get("https", ()))
+        if "send" in roles:
+            listening = [sock.getsockname()[:2] for sock in sockets.get("smtp", ())]
+            services.sending = Sending(services.config, services.store, services.outbox, listening, workers)
+            stack.push_async_callback(services.sending.close)
         for listener in listeners:
             await listener.start()
         async with asyncio.TaskGroup() as tasks:

@@ -24,6 +24,7 @@ delivery_batches = Counter("pillarbox_delivery_batches_total", "Transactions tha
 delivered_messages = Counter(
     "pillarbox_delivered_messages_total", "Messages that they committed; divided by them: the size of a batch."
 )
+sent = Counter("pillarbox_sent_recipients_total", "Attempts at recipients elsewhere, by outcome.", ["outcome"])
 logins = Counter("pillarbox_logins_total", "Logins by service and result.", ["service", "result"])
 command_seconds = Histogram(
     "pillarbox_command_seconds", "Time from a command to its answer.", ["protocol", "command"], buckets=_SECONDS

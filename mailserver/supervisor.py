@@ -269,6 +269,7 @@ class Supervisor:
         return worker_process.run(
             worker_process.Job(
                 number=place.number,
+                workers=self._config.server.workers or len(os.sched_getaffinity(0)),
                 config=self._config,
                 sockets=place.sockets,
                 certificates=self._certificates,

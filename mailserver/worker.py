@@ -42,6 +42,8 @@ class Job:
     """What a worker is to do."""
 
     number: int
+    workers: int
+    """How many the node has."""
     config: Config
     sockets: Mapping[str, Sequence[socket.socket]]
     certificates: Certificates
@@ -95,6 +97,7 @@ async def _run(job: Job) -> None:
             job.sockets,
             stop=stop,
             ready=lambda: _tell_ready(job),
+            workers=job.workers,
             housekeeper=job.number == 0 and "index" in job.config.server.roles,
         )
     finally:

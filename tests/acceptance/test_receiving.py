@@ -121,7 +121,16 @@ def test_role_addresses_are_accepted(mx: smtplib.SMTP, address: str) -> None:
 
 def test_announced_extensions(mx: smtplib.SMTP) -> None:
     offered = set(mx.esmtp_features)
-    assert {"pipelining", "size", "8bitmime", "smtputf8", "enhancedstatuscodes", "starttls", "chunking", "dsn"} <= offered
+    assert {
+        "pipelining",
+        "size",
+        "8bitmime",
+        "smtputf8",
+        "enhancedstatuscodes",
+        "starttls",
+        "chunking",
+        "dsn",
+    } <= offered
     assert not {"auth", "binarymime"} & offered, "AUTH is for submission; BINARYMIME is not there"
 
 

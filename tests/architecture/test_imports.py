@@ -58,6 +58,7 @@ ARROWS: dict[str, set[str]] = {
     "mailserver.receiving": EDGE,
     "mailserver.imap": EDGE,
     "mailserver.sending": {
+        "mailserver.delivery",
         "mailserver.net",
         "mailserver.protocols",
         "mailserver.message",

@@ -97,6 +97,19 @@ def test_append_takes_what_mail_takes_unless_it_is_told_otherwise():
         ("mail", "default_mailboxes", [{"name": "Caf\u00e9"}, {"name": "Cafe\u0301"}]),
         ("mail", "default_mailboxes", [{"name": "a", "use": "\\Sent"}, {"name": "b", "use": "\\Sent"}]),
         ("smtp", "greeting", "two\r\nlines"),
+        ("send", "resolvers", ["ns.example.org"]),
+        ("send", "resolvers", ["192.0.2.1:99999"]),
+        ("send", "routes", ["remote.test"]),
+        ("send", "routes", ["remote.test = a b"]),
+        ("send", "routes", ["x@remote.test = 127.0.0.1:25"]),
+        ("send", "routes", ["remote.test = 127.0.0.1:0"]),
+        ("send", "smarthost", "smtp://x"),
+        ("send", "smarthost_username", "alone"),
+        ("send", "source_addresses", ["eth0"]),
+        ("send", "hello_name", "two words"),
+        ("send", "retry_pauses_seconds", []),
+        ("send", "retry_pauses_seconds", [0]),
+        ("send", "longest_backoff_seconds", 1),
         ("tls", "minimum", "1.0"),
         ("tls", "key", "only.key"),
         ("log", "level", "loud"),
@@ -105,6 +118,19 @@ def test_append_takes_what_mail_takes_unless_it_is_told_otherwise():
 def test_wrong_values_are_refused(section, key, wrong):
     with pytest.raises(ValidationError):
         Config(**{section: {key: wrong}})
+
+
+@pytest.mark.parametrize(
+    ("key", "given", "read"),
+    [
+        ("routes", "remote.test=127.0.0.1:2525, *.test = [::1]", ("remote.test = 127.0.0.1:2525", "*.test = [::1]")),
+        ("routes", ["*=mx.example.org"], ("* = mx.example.org",)),
+        ("resolvers", "192.0.2.1, [2001:db8::1]:53, 2001:db8::2", ("192.0.2.1", "[2001:db8::1]:53", "2001:db8::2")),
+        ("retry_pauses_seconds", "60, 300", (60.0, 300.0)),
+    ],
+)
+def test_ways_of_mail_to_others(key, given, read):
+    assert getattr(Config(send={key: given}).send, key) == read
 
 
 @pytest.mark.parametrize(
