@@ -70,7 +70,8 @@ class Pillarbox:
         self.log = self.home / "serve.log"
         self.offset = free_offset()
         self.process: subprocess.Popen[bytes] | None = None
-        self._environment = {**os.environ, **environment}
+        # No name server: nothing leaves this host, whatever is sent.
+        self._environment = {**os.environ, "PILLARBOX_SEND__RESOLVERS": "127.0.0.1:9", **environment}
 
     def port(self, standard: int) -> int:
         return standard + self.offset

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mailserver.net.tls import Certificates
-from storage import Account, account_state
+from storage import SYSTEM, Account, account_state
 from tests.receiving.conftest import People
 from tests.receiving.tools import Host, Talk, hosting
 
@@ -208,3 +208,46 @@ async def test_other_settings_in_the_midst_of_things(host: Host, people: People)
     talk.close()
     (message,) = await host.inbox(people.alice)
     assert b"by new.example.org" in message
+
+
+async def test_outside_recipients_wait_in_the_queue_of_who_submits(host: Host, people: People) -> None:
+    talk = await (await (await host.talk("submission")).hello()).log_in("alice")
+    await talk.ask("MAIL FROM:<alice@example.org> BODY=8BITMIME RET=HDRS ENVID=q1")
+    for recipient, parameters in {
+        "bob@example.org": " NOTIFY=SUCCESS ORCPT=rfc822;bob",
+        "split@example.org": " NOTIFY=FAILURE",
+        "X@Elsewhere.Example": "",
+        "someone@elsewhere.example": "",
+    }.items():
+        assert (await talk.ask(f"RCPT TO:<{recipient}>{parameters}")).startswith("250")
+    assert (await talk.message(b"From: alice@example.org\r\n\r\nhi\r\n")).startswith("250")
+    talk.close()
+    async with host.store.acquire() as conn:
+        message = await conn.fetchrow("SELECT * FROM queue_messages")
+        rows = await conn.fetch('SELECT * FROM queue_recipients ORDER BY recipient COLLATE "C"')
+    assert (message["account_id"], message["reverse_path"]) == (people.alice.account_id, "alice@example.org")
+    assert (message["ret"], message["envid"], message["body"], message["open"]) == ("HDRS", "q1", "8BITMIME", 3)
+    assert message["header_prefix"].startswith(b"Received: from ") and b"Return-Path" not in message["header_prefix"]
+    assert [(r["recipient"], r["destination"], r["state"], r["notify"], r["orcpt"], r["report"]) for r in rows] == [
+        ("X@elsewhere.example", "elsewhere.example", "waiting", None, None, None),
+        ("bob@example.org", "example.org", "delivered", "SUCCESS", "rfc822;bob", "delivered"),
+        ("someone@elsewhere.example", "elsewhere.example", "waiting", "FAILURE", None, None),
+    ]
+    assert len(await host.inbox(people.bob)) == len(await host.inbox(people.alice)) == 1
+
+
+async def test_what_an_alias_leads_elsewhere_is_the_systems(host: Host, people: People) -> None:
+    assert (await send(host, TEXT, "away@example.org", "split@example.org")).startswith("250")
+    async with host.store.acquire() as conn:
+        message = await conn.fetchrow("SELECT * FROM queue_messages")
+        rows = await conn.fetch("SELECT recipient FROM queue_recipients")
+    assert (message["account_id"], message["reverse_path"]) == (SYSTEM, "x@elsewhere.example")
+    assert [row["recipient"] for row in rows] == ["someone@elsewhere.example"]
+    assert len(await host.inbox(people.alice)) == 1
+
+
+async def test_nothing_is_taken_for_elsewhere_where_it_is_refused_here(host: Host, people: People) -> None:
+    await limit(host, people.alice, 1 * KIB)
+    assert (await send(host, big(20), "split@example.org")).startswith("552 5.2.2")
+    async with host.store.acquire() as conn:
+        assert await conn.fetchval("SELECT count(*) FROM queue_messages") == 0
