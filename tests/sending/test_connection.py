@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from mailserver.sending.connection import HIGH_WATER, tls_context
 from mailserver.sending.outcome import Deferred, Delivered
 from mailserver.sending.session import Manner, Session, Unreachable
 from mailserver.sending.targets import Target
+from tests.net.test_hostile import OpenSsl
 from tests.net.tools import Tls
 from tests.support.smtp_sink import Fault, Sink, running_sink
 
@@ -180,6 +182,38 @@ def test_implicit_tls_with_a_server_that_talks_otherwise(on_loop, said):
                 await Session.open(target, Manner("client.example", implicit_tls=True, timeouts=timeouts))
         assert caught.value.phase == "TLS handshake"
         assert (type(caught.value.outcome), caught.value.outcome.enhanced) == (Deferred, "4.7.5")
+
+    on_loop(main)
+
+
+class OpenSslServer(OpenSsl):
+    def __init__(self, tls: Tls) -> None:
+        super().__init__()
+        pointer = ctypes.c_void_p
+        self.ssl.TLS_server_method.restype = pointer
+        self.context = pointer(self.ssl.SSL_CTX_new(pointer(self.ssl.TLS_server_method())))
+        self.ssl.SSL_CTX_use_certificate_file(self.context, bytes(tls.certificate), 1)
+        self.ssl.SSL_CTX_use_PrivateKey_file(self.context, bytes(tls.key), 1)
+        self.session = pointer(self.ssl.SSL_new(self.context))
+        self.ssl.SSL_set_bio(self.session, self._incoming, self._outgoing)
+        self.ssl.SSL_set_accept_state(self.session)
+
+
+def test_key_updates_without_end(on_loop, tls):
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server = OpenSslServer(tls)
+        while not server.done:
+            writer.write(server.handshake(await reader.read(65_536)))
+        for _ in range(9000):
+            writer.write(server.key_update())
+        with suppress(ConnectionError):
+            await reader.read()
+        writer.close()
+
+    async def main() -> None:
+        async with scripted(serve) as target:
+            with pytest.raises(Unreachable, match="TLS: the server talks of keys only"):
+                await Session.open(target, Manner("client.example", implicit_tls=True))
 
     on_loop(main)
 

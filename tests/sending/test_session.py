@@ -495,6 +495,7 @@ def test_a_send_that_is_cancelled_drops_the_connection(on_loop):
             with pytest.raises(asyncio.CancelledError):
                 await sending
             assert not session.usable
+            assert session._connection._transport.is_closing()
 
     with running_sink(faults=[Fault("mail", "hang")]) as sink:
         on_loop(main)
