@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import logging
+import random
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -361,3 +362,58 @@ def test_nothing_secret_is_logged(on_loop, tls, caplog):
     ours = [record for record in caplog.records if record.name.startswith("mailserver")]
     assert ours and {record.levelno for record in ours} == {logging.DEBUG}
     assert not any("hunter2" in record.getMessage() for record in caplog.records)
+
+
+# Whatever a server says
+
+SAYINGS = (
+    *(b"220 hello\r\n", b"250 ok\r\n", b"250-x\r\n250-PIPELINING\r\n250-CHUNKING\r\n250 STARTTLS\r\n", b"354 go\r\n"),
+    *(
+        b"221 bye\r\n",
+        b"421 no\r\n",
+        b"451 no\r\n",
+        b"550 no\r\n",
+        b"552 no\r\n",
+        b"334 \r\n",
+        b"250-\r\n",
+        b"999 x\r\n",
+    ),
+    *(b"\0\xff\r\n", b"\n", b"2", b"250", b"x" * 5000, b"\x16\x03\x01\x00\x05hello", b""),
+)
+USUAL = (b"220 hello\r\n", b"250-x\r\n250 STARTTLS\r\n", b"220 go\r\n", b"250 ok\r\n", b"250 ok\r\n", b"354 go\r\n")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_nothing_but_outcomes_comes_of_what_a_server_says(on_loop, seed):
+    chance = random.Random(seed)
+    came = set()
+
+    def says(turn: int) -> bytes:
+        usual = USUAL[turn] if turn < len(USUAL) else b"250 ok\r\n"
+        return chance.choices((usual, chance.choice(SAYINGS)), (4, 1))[0]
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            for turn in range(chance.randrange(12)):
+                writer.write(says(turn))
+                await reader.read(4096)
+        writer.transport.abort() if chance.random() < 0.3 else writer.close()
+
+    async def main() -> None:
+        timeouts = dict.fromkeys(Phase, 0.05)
+        async with scripted(serve) as target:
+            for _ in range(60):
+                tls = chance.choice(("never", "opportunistic", "required"))
+                how = Manner("client.example", instance="7f3a9c", tls=tls, timeouts=timeouts)
+                try:
+                    session = await Session.open(target, how)
+                except Unreachable as unreachable:
+                    came.add(type(unreachable.outcome).__name__)
+                    continue
+                for _ in range(2):
+                    outcomes = await session.send(ENVELOPE, MESSAGE, yes)
+                    came.update(type(outcome).__name__ for outcome in outcomes)
+                await session.close()
+
+    on_loop(main)
+    assert "Deferred" in came
