@@ -141,7 +141,7 @@ class Connection(asyncio.Protocol):
             self._end(Cause.CONNECTION_LOST, f"TLS: {error}")
 
     async def close(self) -> None:
-        """Sends what was written, closes, and waits until the socket is gone: CLOSE_SECONDS at most."""
+        """Of a session that is over: waits until what was written is sent and the socket gone, CLOSE_SECONDS at most."""
         if not self._gone.done():
             self._hang_up()
             await self._gone
@@ -182,7 +182,7 @@ class Connection(asyncio.Protocol):
             self._timer = None
         if not self._gone.done():
             self._gone.set_result(None)
-        self._end(Cause.CONNECTION_LOST, str(exc or ""))
+        self._end(Cause.CONNECTION_LOST, getattr(exc, "strerror", None) or str(exc or ""))
 
     # The dialogue -----------------------------------------------------------------------------------------------------
 
@@ -267,7 +267,7 @@ class Connection(asyncio.Protocol):
         self._timer = None
         if self._loop.time() < self._deadline:
             self._set_timer()
-        elif self._client.phase is Phase.CLOSED:
+        elif self._transport.is_closing():
             self._transport.abort()
         else:
             self._end(Cause.TIMEOUT)

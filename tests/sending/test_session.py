@@ -320,6 +320,26 @@ def test_a_message_arrives_as_it_is(on_loop, host, left_out):
     assert sink.commands[-1] == "QUIT"
 
 
+@pytest.mark.parametrize(("host", "source"), [("127.0.0.1", "127.0.0.2"), ("::1", "::1")])
+def test_the_source_address_is_the_first_of_the_family(on_loop, host, source):
+    async def main() -> None:
+        async with opened(sink, sources=("127.0.0.2", "127.0.0.3", "::1")) as session:
+            assert session._connection._transport.get_extra_info("sockname")[0] == source
+
+    with running_sink(host=host) as sink:
+        on_loop(main)
+
+
+def test_a_source_address_that_is_not_ours(on_loop):
+    async def main() -> None:
+        came = await unreachable(target(sink), manner(sources=("203.0.113.9",)))
+        assert came.outcome.enhanced == "4.4.1"
+        assert came.outcome.text.endswith("Cannot assign requested address")
+
+    with running_sink() as sink:
+        on_loop(main)
+
+
 def test_a_server_that_knows_helo_only(on_loop):
     async def main() -> None:
         async with opened(sink) as session:
@@ -511,6 +531,21 @@ def test_abort_wakes_who_sends(on_loop):
 
     with running_sink(faults=[Fault("mail", "hang")]) as sink:
         on_loop(main)
+
+
+def test_close_in_the_middle_of_a_message_drops_the_connection(on_loop):
+    async def main() -> None:
+        async with opened(sink) as session:
+            sending = asyncio.create_task(session.send(ENVELOPE, MESSAGE, yes))
+            await asyncio.sleep(0.05)
+            await session.close()
+            (outcome,) = await sending
+            assert isinstance(outcome, Deferred)
+        await emptied(sink)
+
+    with running_sink(faults=[Fault("end", "hang")]) as sink:
+        on_loop(main)
+    assert "QUIT" not in sink.commands
 
 
 def test_opening_that_is_cancelled_drops_the_connection(on_loop):
