@@ -28,8 +28,9 @@ log = logging.getLogger(__name__)
 
 HIGH_WATER: Final = 256 * 1024
 LOW_WATER: Final = 64 * 1024
-MAX_BACKLOG: Final = 1024 * 1024
-"""Unsent octets at which a peer is dropped that makes TLS answer it, and reads nothing."""
+FEED: Final = 4096
+MAX_CHATTER: Final = 4096
+"""Octets that TLS may answer by itself (key updates) while the server says nothing."""
 BURST: Final = 16
 """Pieces that are sent in one go, before others get the loop."""
 READ: Final = 65_536
@@ -54,13 +55,14 @@ def _never() -> bool:
 
 
 class _Tls:
-    __slots__ = ("incoming", "outgoing", "ready", "session")
+    __slots__ = ("chatter", "incoming", "outgoing", "ready", "session")
 
     def __init__(self, context: ssl.SSLContext, name: str) -> None:
         self.incoming = ssl.MemoryBIO()
         self.outgoing = ssl.MemoryBIO()
         self.session = context.wrap_bio(self.incoming, self.outgoing, server_hostname=name)
         self.ready = False
+        self.chatter = 0
 
 
 class Connection(asyncio.Protocol):
@@ -131,16 +133,15 @@ class Connection(asyncio.Protocol):
 
     def start_tls(self, context: ssl.SSLContext, name: str) -> None:
         """Begins the handshake, with a server of that name or IP address; `settle` waits for its end."""
+        self._steps = -1
         try:
             self._tls = _Tls(context, name)
-        except ValueError as error:  # the name is none
-            self._end(Cause.CONNECTION_LOST, str(error))
-            return
-        self._steps = -1
-        self._decrypt(b"")
+            self._shake_hands(self._tls)
+        except (ValueError, ssl.SSLError) as error:  # ValueError: the name is none
+            self._end(Cause.CONNECTION_LOST, f"TLS: {error}")
 
     async def close(self) -> None:
-        """Sends what was written, closes, and waits until the socket is gone: CLOSE_SECONDS at most."""
+        """Of a session that is over: waits until all is sent and the socket gone, CLOSE_SECONDS at most."""
         if not self._gone.done():
             self._hang_up()
             await self._gone
@@ -181,7 +182,7 @@ class Connection(asyncio.Protocol):
             self._timer = None
         if not self._gone.done():
             self._gone.set_result(None)
-        self._end(Cause.CONNECTION_LOST, str(exc or ""))
+        self._end(Cause.CONNECTION_LOST, getattr(exc, "strerror", None) or str(exc or ""))
 
     # The dialogue -----------------------------------------------------------------------------------------------------
 
@@ -266,7 +267,7 @@ class Connection(asyncio.Protocol):
         self._timer = None
         if self._loop.time() < self._deadline:
             self._set_timer()
-        elif self._client.phase is Phase.CLOSED:
+        elif self._transport.is_closing():
             self._transport.abort()
         else:
             self._end(Cause.TIMEOUT)
@@ -290,29 +291,47 @@ class Connection(asyncio.Protocol):
     def _decrypt(self, data: bytes) -> None:
         tls = self._tls
         assert tls is not None
-        tls.incoming.write(data)
+        view = memoryview(data)
         try:
-            if not tls.ready:
-                self._shake_hands(tls)
+            for start in range(0, len(data), FEED):
+                tls.incoming.write(view[start : start + FEED])
+                if tls.ready or self._shake_hands(tls):
+                    self._read_all(tls)
+                if self._client.phase is Phase.CLOSED:
+                    break
+        except ssl.SSLError as error:
+            self._tls_failed(tls, error)
+
+    def _shake_hands(self, tls: _Tls) -> bool:
+        """Goes on with the handshake; is it done?"""
+        try:
+            tls.session.do_handshake()
+        except ssl.SSLWantReadError:
+            self._flush(tls)
+            return False
+        self._flush(tls)
+        tls.ready = True
+        if self._client.phase is Phase.TLS:
+            self._client.tls_started()
+        return True
+
+    def _read_all(self, tls: _Tls) -> None:
+        """Feeds what can be decrypted."""
+        try:
             while self._client.phase is not Phase.CLOSED:
                 plain = tls.session.read(READ)
                 if not plain:
                     self._end(Cause.EOF)
                     return
+                tls.chatter = 0
                 self._client.feed(plain)
         except ssl.SSLWantReadError:
+            pass
+        tls.chatter += tls.outgoing.pending
+        if tls.chatter > MAX_CHATTER:
+            self._end(Cause.CONNECTION_LOST, "TLS: the server talks of keys only")
+        else:
             self._flush(tls)
-            if self._transport.get_write_buffer_size() > MAX_BACKLOG:
-                self._end(Cause.CONNECTION_LOST, "TLS: the server does not read")
-        except ssl.SSLError as error:
-            self._tls_failed(tls, error)
-
-    def _shake_hands(self, tls: _Tls) -> None:
-        tls.session.do_handshake()
-        self._flush(tls)
-        tls.ready = True
-        if self._client.phase is Phase.TLS:
-            self._client.tls_started()
 
     def _flush(self, tls: _Tls) -> None:
         if tls.outgoing.pending:

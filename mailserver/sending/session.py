@@ -171,6 +171,8 @@ class Session:
             if self.usable:
                 self._client.quit()
                 await self._connection.settle()
+            elif self._client.phase is not Phase.CLOSED:
+                self.abort()
             await self._connection.close()
         except asyncio.CancelledError:
             self.abort()
