@@ -22,7 +22,18 @@ OURS = ("config", "storage", "mailserver", "admin_api")
 _NOT_IN_WORKERS = ("mailserver.cli",)
 
 # Packages of others with modules that they import on first use.
-OTHERS = ("aiohttp", "argon2", "asyncpg", "cryptography", "idna", "lz4", "prometheus_client", "redis", "structlog")
+OTHERS = (
+    "aiohttp",
+    "argon2",
+    "asyncpg",
+    "cryptography",
+    "dns",
+    "idna",
+    "lz4",
+    "prometheus_client",
+    "redis",
+    "structlog",
+)
 S3 = ("aiobotocore", "botocore")
 _NEVER = ("test", "tests", "_testing", "pytest_plugin", "worker", "_aiohttp_ext")
 
