@@ -122,7 +122,8 @@ async def locate(store: Store, account_id: AccountId, name: Name) -> MailboxId:
     found = store.located.get(account_id, name)
     if found is None:
         mark = store.clock.mark(account_id)
-        found = (await find(store, account_id, name)).mailbox_id
+        async with store.acquire() as conn:  # not what `find` remembers, which may be older than the mark
+            found = (await find_in(conn, account_id, name)).mailbox_id
         store.located.keep(account_id, name, mark, found)
     return found
 

@@ -294,19 +294,26 @@ class Store:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Any]:
-        """A connection inside BEGIN … COMMIT (READ COMMITTED); an exception from the body rolls back."""
-        async with self.acquire() as conn:
-            await conn.execute("BEGIN")
-            try:
-                yield conn
-            except BaseException:
-                await _roll_back(conn)
-                raise
-            try:
+        """A connection inside BEGIN … COMMIT (READ COMMITTED); an exception from the body rolls back.
+
+        Where the caller goes away behind COMMIT, or its answer is lost, nobody can say what has changed, if anything
+        has: all are told to look.
+        """
+        sent = False
+        try:
+            async with self.acquire() as conn:
+                await conn.execute("BEGIN")
+                try:
+                    yield conn
+                except BaseException:
+                    await _roll_back(conn)
+                    raise
+                sent = True
                 await commit(conn, self.config.lock_timeout_seconds)
-            except OutcomeUnknown:
-                await self.changes.publish([LOOK])  # nobody can say what has changed, if anything has
-                raise
+        except (OutcomeUnknown, asyncio.CancelledError):
+            if sent:
+                await self.changes.publish([LOOK])
+            raise
 
 
 async def _open_pool(config: StorageConfig, dsn: str) -> asyncpg.Pool:

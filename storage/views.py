@@ -45,6 +45,7 @@ _OCTETS_A_PAGE = 1_200
 _OCTETS_A_VIEW = 2_000
 _OCTETS_A_PLACE = 56
 """What a snapshot takes for each of its pages beside the page."""
+_WEIGHED_AT_ONCE = 500
 _POLL_SECONDS = 1.0
 _LOOK_SECONDS = 60.0
 _TOLD_AT_ONCE = 100
@@ -497,20 +498,24 @@ class Views:
             except StorageError as error:
                 log.info("mailbox %s of account %s could not be read: %s", view.mailbox_id, view.account_id, error)
 
-    def _weigh_all(self) -> None:
+    async def _weigh_all(self) -> None:
         """Views grow with their mail, and with the texts that are kept of them."""
-        views = [view for view in self._open.values() if hasattr(view, "snapshot")]
-        for view in views:
-            self._count(view)
-        if self.octets > self._limit and views:
-            self.weigh(views[-1])
+        last = None
+        for number, view in enumerate(list(self._open.values()), 1):
+            if number % _WEIGHED_AT_ONCE == 0:
+                await asyncio.sleep(0)
+            if hasattr(view, "snapshot") and self._open.get((view.account_id, view.mailbox_id)) is view:
+                self._count(view)
+                last = view
+        if self.octets > self._limit and last is not None:
+            self.weigh(last)
 
     async def _poll(self) -> None:
         """While notices may be missing, looks at the open mailboxes once a second; else now and then."""
         looked = time.monotonic()
         while True:
             await asyncio.sleep(_POLL_SECONDS)
-            self._weigh_all()
+            await self._weigh_all()
             healthy, now = self.store.changes.healthy, time.monotonic()
             if healthy and now - looked < _LOOK_SECONDS:
                 continue

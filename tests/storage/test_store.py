@@ -11,7 +11,7 @@ import pytest
 from config.schema import Config
 from storage import mailboxes, messages
 from storage.errors import OutcomeUnknown, Unavailable
-from storage.records import INBOX, Flag, FlagChange
+from storage.records import INBOX, LOOK, Flag, FlagChange, Notice
 from storage.store import Store, commit, is_unavailable
 from tests.storage.conftest import ALICE, OpenStore, deliver, read_only, until_problems
 from tests.support.proxy import Fault, PostgresProxy
@@ -80,6 +80,40 @@ async def test_commit_is_not_cancelled_with_its_task(database: str) -> None:
     assert conn.is_closed()
     assert await other.fetchval("SELECT count(*) FROM t") in (0, 1)
     await other.close()
+
+
+async def test_all_are_told_to_look_where_the_writer_goes_away_behind_commit(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[Notice] = []
+    store.changes.listen(heard.append)
+    behind = asyncio.Event()
+
+    async def slow(conn: Any) -> None:
+        behind.set()
+        await asyncio.sleep(60)
+
+    async def change() -> None:
+        async with store.transaction() as conn:
+            await conn.execute("UPDATE mailboxes SET messages = 1 WHERE account_id = 1 AND mailbox_id = 1")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "_give_back", slow)
+        task = asyncio.create_task(change())
+        await behind.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert heard == [LOOK]
+
+
+async def test_nobody_is_told_to_look_where_the_writer_goes_away_before_it(store: Store) -> None:
+    heard: list[Notice] = []
+    store.changes.listen(heard.append)
+    with pytest.raises(asyncio.CancelledError):
+        async with store.transaction():
+            raise asyncio.CancelledError
+    assert heard == []
 
 
 @pytest.mark.parametrize(
