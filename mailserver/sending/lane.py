@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from mailserver.sending.outcome import Deferred, Failed
@@ -35,8 +36,8 @@ class Lane:
     _idle: deque[asyncio.Future[None]] = field(default_factory=deque)
 
     def add(self, job: Taken) -> list[Taken]:
-        """For the first connection that is free; in parts where it has many recipients."""
-        parts = [_part(job, start) for start in range(0, len(job.recipients), MAX_RECIPIENTS)]
+        """For the first connection that is free; in parts, where its recipients do not fit into one transaction."""
+        parts = list(_parts(job))
         for part in parts:
             self.jobs.append(part)
             self._wake_one()
@@ -79,8 +80,11 @@ class Lane:
             self._wake_one()
 
 
-def _part(job: Taken, start: int) -> Taken:
-    """The job, with at most MAX_RECIPIENTS of its recipients."""
-    if len(job.recipients) <= MAX_RECIPIENTS:
-        return job
-    return replace(job, recipients=job.recipients[start : start + MAX_RECIPIENTS])
+def _parts(job: Taken) -> Iterator[Taken]:
+    """At most MAX_RECIPIENTS each. Addresses that need SMTPUTF8 go apart, so that the others do without."""
+    ascii_only = [recipient for recipient in job.recipients if recipient.address.isascii()]
+    others = [recipient for recipient in job.recipients if not recipient.address.isascii()]
+    for group in (ascii_only, others):
+        for start in range(0, len(group), MAX_RECIPIENTS):
+            part = group[start : start + MAX_RECIPIENTS]
+            yield job if len(part) == len(job.recipients) else replace(job, recipients=part)

@@ -26,6 +26,7 @@ from uuid import uuid4
 
 from mailserver import metrics
 from mailserver.delivery.outbox import Offer
+from mailserver.message import structure
 from mailserver.protocols.smtp import dsn
 from mailserver.protocols.smtp.client import Envelope, Recipient
 from mailserver.sending.lane import Lane
@@ -349,7 +350,7 @@ class Sender:
         return session
 
     async def _send(self, session: Session, job: Taken, octets: bytes) -> list[Outcome]:
-        return await session.send(_envelope(job), octets, lambda: _has_margin(job))
+        return await session.send(_envelope(job, octets), octets, lambda: _has_margin(job))
 
     async def _load(self, job: Taken) -> bytes:
         """The octets, within the memory that messages may take; one goes through in any case."""
@@ -490,12 +491,17 @@ def _has_margin(job: Taken) -> bool:
     return time.monotonic() < job.lease.until - MARGIN_SECONDS
 
 
-def _envelope(job: Taken) -> Envelope:
-    """ValueError where a value cannot be said."""
+def _envelope(job: Taken, octets: bytes) -> Envelope:
+    """ValueError where a value cannot be said.
+
+    SMTPUTF8 was said of the message by whoever brought it; it is asked for where its header is not ASCII (RFC 6531
+    §3.4), or an address, which the envelope sees by itself.
+    """
     recipients = tuple(
         Recipient(r.address, r.notify or "", dsn.ascii_orcpt(r.orcpt) if r.orcpt else "") for r in job.recipients
     )
-    return Envelope(job.reverse_path, recipients, job.body, job.smtputf8, job.ret, job.envid)
+    smtputf8 = job.smtputf8 and not octets[: structure.end_of_header(octets, 0, len(octets))].isascii()
+    return Envelope(job.reverse_path, recipients, job.body, smtputf8, job.ret, job.envid)
 
 
 async def _dial(found: Sequence[Target], manner: Manner) -> Session:

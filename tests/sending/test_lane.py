@@ -31,6 +31,12 @@ async def test_many_recipients_are_several_jobs() -> None:
     assert len({recipient.address for part in parts for recipient in part.recipients}) == 201
 
 
+async def test_addresses_that_are_not_ascii_go_apart() -> None:
+    lane = Lane("remote.test", None)
+    mixed = replace(JOB, recipients=[replace(X, address=address) for address in ("a@x", "ä@x", "b@x")])
+    assert [[r.address for r in part.recipients] for part in lane.add(mixed)] == [["a@x", "b@x"], ["ä@x"]]
+
+
 async def test_who_waits_gets_what_comes_and_needs_no_other_connection() -> None:
     lane = Lane("remote.test", None)
     waiting = [asyncio.create_task(lane.next(10)) for _ in range(2)]

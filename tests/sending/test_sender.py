@@ -168,6 +168,16 @@ async def has_mail(node: Node) -> bool:
     return bool(await node.inbox())
 
 
+async def test_smtputf8_is_asked_for_where_it_is_needed(store: Store, alice: Account) -> None:
+    with running_sink(extensions=("8BITMIME",)) as sink:
+        async with sending_to(store, alice, sink) as node:
+            await node.submit("x@remote.test", "grün@remote.test", smtputf8=True)
+            await node.submit("y@remote.test", octets=MESSAGE.replace(b"hi", "grün".encode()), smtputf8=True)
+            await node.until_sent()
+    assert [message.recipients for message in sink.messages] == [("RCPT TO:<x@remote.test>",)]
+    assert sorted(b"5.6.7" in report for report in await node.inbox()) == [True, True]
+
+
 async def test_a_deferred_message_is_tried_again(store: Store, alice: Account) -> None:
     with running_sink(faults=[Fault("mail", "4xx", times=1)]) as sink:
         async with sending_to(store, alice, sink, reuse_seconds=0.0) as node:
