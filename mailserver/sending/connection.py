@@ -141,7 +141,7 @@ class Connection(asyncio.Protocol):
             self._end(Cause.CONNECTION_LOST, f"TLS: {error}")
 
     async def close(self) -> None:
-        """Of a session that is over: waits until all is sent and the socket gone, CLOSE_SECONDS at most."""
+        """Of a session that is over: waits until all that was written is sent and the socket gone; CLOSE_SECONDS."""
         if not self._gone.done():
             self._hang_up()
             await self._gone

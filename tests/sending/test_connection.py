@@ -157,6 +157,25 @@ def test_the_server_is_told_which_host_is_meant(on_loop, tls, host, said):
     assert names == [said]
 
 
+def test_a_server_that_refuses_ehlo_behind_tls(on_loop, tls):
+    def begin_to_refuse(*_: object) -> None:
+        sink.faults = [Fault("ehlo", "5xx")]
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tls.certificate, tls.key)
+    context.sni_callback = begin_to_refuse
+
+    async def main() -> None:
+        sink.faults = []
+        with pytest.raises(Unreachable) as caught:
+            async with opened(sink, tls="opportunistic"):
+                pass
+        assert caught.value.outcome == Deferred(550, "4.7.1", "EHLO: Not ever (ehlo)", "localhost")
+
+    with running_sink(tls=context) as sink:
+        on_loop(main)
+
+
 @pytest.mark.parametrize("host", ["a..example", "." + "x" * 70, "x" * 70 + ".example"])
 def test_a_host_that_tls_cannot_name(on_loop, tls, host):
     async def main() -> None:

@@ -33,6 +33,7 @@ clear."""
 
 EXTENSIONS = ("PIPELINING", "SIZE 50000000", "8BITMIME", "SMTPUTF8", "CHUNKING", "DSN", "ENHANCEDSTATUSCODES")
 
+_REFUSALS = ("4xx", "5xx")
 _SECONDS = 10
 _READ = 65_536
 _DRIP_SECONDS = 0.02
@@ -249,7 +250,10 @@ class _Dialogue:
             return
         self.in_chunks = True
         self.octets += await self.take(size)
-        if last:
+        if len(self.octets) >= _CONTENT and self.sink.fault("content", self.connection) in _REFUSALS:
+            self.forget()  # RFC 3030 §2: a chunk is refused when all of it has come, and those behind it as well
+            await self.say("content", "")
+        elif last:
             await self.finish()
         else:
             await self.say(None, "250 2.0.0 More")
@@ -309,9 +313,10 @@ class _Dialogue:
         return octets
 
     async def in_content(self, came: int) -> None:
-        if came < _CONTENT or self.sink.fault("content", self.connection) is None:
+        fault = self.sink.fault("content", self.connection)
+        if came < _CONTENT or fault is None or (self.in_chunks and fault in _REFUSALS):
             return
-        if self.sink.fault("content", self.connection) == "drip":
+        if fault == "drip":
             while True:
                 await asyncio.sleep(_DRIP_SECONDS)
                 await self.more(1)
