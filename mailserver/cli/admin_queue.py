@@ -198,7 +198,7 @@ def drop(
 
 
 def _heard(notify: bool) -> str:
-    return "and their senders are told" if notify else "and nobody is told"
+    return "and senders are told" if notify else "and nobody is told"
 
 
 @app.command(epilog="Example: pillarbox admin queue top --once")
