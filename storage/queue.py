@@ -224,11 +224,11 @@ async def take(
     """
     lease = Lease(uuid4(), time.monotonic() + lease_seconds)
     async with store.transaction() as conn:
-        candidates = await _many(conn, _OVERDUE if overdue else _DUE, [(name, limit) for name in destinations])
+        candidates = await many(conn, _OVERDUE if overdue else _DUE, [(name, limit) for name in destinations])
         arguments = [_take_arguments(row, lease, pause, lease_seconds) for row in candidates]
-        rows = await _many(conn, _TAKE, sorted(arguments))
+        rows = await many(conn, _TAKE, sorted(arguments))
         messages = sorted({(row["account_id"], row["queue_id"]) for row in rows})
-        taken = {(row[0], row[1]): _taken(row, lease) for row in await _many(conn, _TAKEN_MESSAGES, messages)}
+        taken = {(row[0], row[1]): _taken(row, lease) for row in await many(conn, _TAKEN_MESSAGES, messages)}
     for account_id, queue_id, address, destination, notify, orcpt, attempts, told in rows:
         message = taken.get((account_id, queue_id))
         if message is not None:
@@ -272,7 +272,7 @@ async def renew(store: Store, leases: Iterable[tuple[Key, UUID]], seconds: float
     until = time.monotonic() + seconds
     async with store.transaction() as conn:
         end = await conn.fetchval(_NOW) + timedelta(seconds=seconds)
-        rows = await _many(conn, _RENEW, [(*key, token, end) for key, token in sorted(leases)])
+        rows = await many(conn, _RENEW, [(*key, token, end) for key, token in sorted(leases)])
     return {Key(*row) for row in rows}, until
 
 
@@ -304,7 +304,7 @@ async def record(store: Store, moves: Sequence[Moved]) -> None:
         if again:
             await conn.executemany(_AGAIN, again)
         if gone:
-            await less(conn, await _many(conn, _GONE, gone))
+            await less(conn, await many(conn, _GONE, gone))
 
 
 async def less(conn: Any, rows: Sequence[Any]) -> None:
@@ -317,7 +317,7 @@ async def less(conn: Any, rows: Sequence[Any]) -> None:
         await conn.executemany(LESS, [(*key, number) for key, number in sorted(count.items())])
 
 
-async def _many(conn: Any, sql: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+async def many(conn: Any, sql: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
     """The rows that a statement returns for all its arguments, in one round trip."""
     return list(await conn.fetchmany(sql, arguments)) if arguments else []
 

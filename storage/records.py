@@ -231,8 +231,9 @@ class Notice:
     kind "mail": `mailboxes` changed at `modseq`; pages maps mailbox to page numbers touched (empty: read by modseq).
     kind "list": the account's mailbox list or subscriptions changed. kind "account": login data or status changed,
     account_id 0 meaning any. kind "directory": addresses, aliases or domains changed. kind "queue": recipients wait for
-    delivery elsewhere whom no worker has taken on. kind "look": mailboxes may have changed, nobody knows which. kind
-    "resync": notices of every kind may have been missed.
+    delivery elsewhere whom no worker has taken on. kind "retry": the same, and an administrator wants them tried now.
+    kind "look": mailboxes may have changed, nobody knows which. kind "resync": notices of every kind may have been
+    missed.
     """
 
     kind: str

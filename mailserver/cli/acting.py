@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
@@ -22,6 +24,10 @@ from storage import OutcomeUnknown, StorageError, Store
 from storage.errors import BlobsUnavailable
 
 Result = TypeVar("Result")
+Progress = Callable[[int, int], None]
+"""Told how many are done, and of how many."""
+
+LINE_SECONDS = 5.0
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask on a terminal.")]
@@ -75,8 +81,41 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def confirm(question: str, *, yes: bool) -> None:
     """Asks a person before something is lost; a program is not asked."""
-    if not yes and sys.stdin.isatty() and sys.stdout.isatty():
+    if not yes and is_terminal():
         typer.confirm(question, abort=True)
+
+
+def is_terminal() -> bool:
+    """Is there a person to ask?"""
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Progress]:
+    """A bar on standard error where that is a terminal, else a line now and then. what: is counted, in the plural."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _lines(what)
+        return
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(what)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _lines(what: str) -> Progress:
+    said = time.monotonic()
+
+    def tell(done: int, total: int) -> None:
+        nonlocal said
+        if time.monotonic() - said > LINE_SECONDS:
+            said = time.monotonic()
+            typer.echo(f"{done} of {total} {what} done", err=True)
+
+    return tell
 
 
 def shown(value: Any) -> str:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated
 
 import typer
 
 from mailserver.administration import consistency
-from mailserver.administration.consistency import Progress, Report
-from mailserver.cli.acting import Json, act, say
+from mailserver.administration.consistency import Report
+from mailserver.cli.acting import Json, act, progress, say
 from storage.findings import Fault
-
-LINE_SECONDS = 5.0
 
 
 def fsck(
@@ -29,43 +24,15 @@ def fsck(
     Without --repair nothing is written. With it, counters, sums, mod-sequences, flags without a name and references to
     blobs are put right, account by account; mail is never removed. The exit status is 1 where faults are left.
     """
-    with _progress() as progress:
+    with progress("accounts") as tell:
         report = act(
             ctx,
-            lambda store, _: consistency.check(store, account, repair=repair, octets=octets, progress=progress),
+            lambda store, _: consistency.check(store, account, repair=repair, octets=octets, progress=tell),
             as_json=as_json,
         )
     say(_value(report), _text(report), as_json=as_json)
     if not report.clean:
         raise typer.Exit(1)
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    """A bar on standard error where that is a terminal, else a line now and then."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _lines()
-        return
-    columns = (TextColumn("accounts"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("accounts")
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def _lines() -> Progress:
-    said = time.monotonic()
-
-    def tell(done: int, total: int) -> None:
-        nonlocal said
-        if time.monotonic() - said > LINE_SECONDS:
-            said = time.monotonic()
-            typer.echo(f"{done} of {total} accounts checked", err=True)
-
-    return tell
 
 
 def _value(report: Report) -> dict[str, object]:

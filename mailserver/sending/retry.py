@@ -113,6 +113,10 @@ class Backoff:
         """After any connection that did."""
         return REACHABLE
 
+    def hastened(self) -> Backoff:
+        """Somebody wants to know now whether it can be reached. How often it could not be is not forgotten."""
+        return Backoff(self.failures, 0.0)
+
     def allows(self, now: float) -> bool:
         return now >= self.not_before
 

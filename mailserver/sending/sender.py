@@ -102,6 +102,7 @@ class Sender:
         self._octets = 0  # of messages that are held
         self._freed = asyncio.Event()
         self._rescan_at = 0.0
+        self._hasten = False  # destinations that back off are to be tried at the next look
         self._wake = asyncio.Event()
         self._connections: set[asyncio.Task[None]] = set()
         self._tasks = [asyncio.create_task(self._watch()), asyncio.create_task(self._renew())]
@@ -135,8 +136,9 @@ class Sender:
             log.info("%d messages wait for the end of their lease: %s", len(jobs), error)
 
     def hear(self, notice: Notice) -> None:
-        """The change feed: somebody waits whom nobody has taken on."""
-        if notice.kind in ("queue", "resync"):
+        """The change feed: somebody waits whom nobody has taken on, perhaps for a destination that backs off."""
+        self._hasten |= notice.kind == "retry"
+        if notice.kind in ("queue", "retry", "resync"):
             self._look_soon()
             self._told()
 
@@ -216,6 +218,10 @@ class Sender:
         now = time.monotonic()
         self._due = {destination: now + due for destination, (due, _) in found.items()}
         self._act = {destination: now + act for destination, (_, act) in found.items()}
+        if self._hasten:
+            self._hasten = False
+            for lane in self._lanes.values():
+                lane.backoff = lane.backoff.hastened()
         for name in [name for name, lane in self._lanes.items() if lane.is_over(now)]:
             del self._lanes[name]
 

@@ -135,3 +135,9 @@ def test_any_success_forgets_the_failures() -> None:
 
 def test_failures_without_end_stay_bounded() -> None:
     assert Backoff(10**9, 0.0).failed(POLICY, dialled_at=1.0, now=1.0).not_before == 3601.0
+
+
+def test_a_destination_may_be_tried_before_its_time_and_its_failures_count_on() -> None:
+    hastened = Backoff(3, 5000.0).hastened()
+    assert hastened.allows(0.0) and hastened.failures == 3
+    assert hastened.failed(POLICY, dialled_at=10.0, now=10.0).failures == 4

@@ -18,7 +18,8 @@ from mailserver.delivery.accept import accept
 from mailserver.delivery.outbox import Outbox
 from mailserver.delivery.outgoing import Recipient, outgoing
 from mailserver.sending.service import Sending
-from storage import INBOX, SYSTEM, Account, Store, accounts, domains, mailboxes, queue, reader
+from storage import INBOX, SYSTEM, Account, Store, accounts, domains, mailboxes, queue, queue_admin, reader
+from storage.queue_admin import Filter
 from tests.receiving.tools import open_store
 from tests.support.smtp_sink import Fault, Sink, running_sink
 
@@ -220,6 +221,22 @@ async def test_a_destination_that_cannot_be_reached_is_dialled_seldom(store: Sto
         await node.until_sent()
         await node.stop()
     assert len(sink.messages) == 300
+
+
+async def test_an_administrator_has_a_destination_tried_before_its_time(store: Store, alice: Account) -> None:
+    with running_sink() as sink:
+        port = sink.port
+    settings = {"first_backoff_seconds": 3000.0, "longest_backoff_seconds": 3000.0, "retry_pauses_seconds": (1000.0,)}
+    node = Node(store, alice, {"remote.test": f"127.0.0.1:{port}"}, **settings)
+    for number in range(70):
+        await node.submit(f"x{number}@remote.test")
+    node.start()
+    await node.until_row("x0@remote.test", last_code=0, lease_token=None)
+    with running_sink(port=port) as sink:
+        await queue_admin.retry(store, Filter(destination="remote.test"))
+        await node.until_sent()
+        await node.stop()
+    assert len(sink.messages) == 70
 
 
 async def test_a_dead_destination_holds_up_no_other(store: Store, alice: Account) -> None:
