@@ -260,7 +260,7 @@ class ServerConfig(Section):
         example="mail.example.org",
         min_length=1,
         max_length=255,
-        pattern=r"^[A-Za-z0-9_.:\[\]-]+$",
+        pattern=r"^(?:[A-Za-z0-9_.:-]+|\[[A-Za-z0-9.:]+\])$",
     )
     insecure_loopback_auth: bool = setting(
         False,
@@ -665,9 +665,14 @@ class SendConfig(Section):
         change="reload",
         shown_default="server.hostname",
         example="mail.example.org",
-        pattern=r"^[A-Za-z0-9_.:\[\]-]+$",
+        pattern=r"^(?:[A-Za-z0-9_.:-]+|\[[A-Za-z0-9.:]+\])$",
     )
     port: int = setting(25, "Port of other servers where no route names one.", change="reload", ge=1, le=65535)
+    loopback: bool = setting(
+        False,
+        "Whether MX records and address literals may lead to loopback addresses. Fixed routes may in any case.",
+        change="reload",
+    )
     retry_pauses_seconds: Numbers = setting(
         (60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 14400.0),
         "Pause after the first attempt, the second, …; the last one for all that follow.",

@@ -264,7 +264,6 @@ async def serve(
         if "send" in roles:
             listening = [sock.getsockname()[:2] for sock in sockets.get("smtp", ())]
             services.sending = Sending(services.config, services.store, services.outbox, listening, workers)
-            stack.push_async_callback(services.sending.close)
         for listener in listeners:
             await listener.start()
         async with asyncio.TaskGroup() as tasks:
@@ -285,7 +284,10 @@ async def _say_goodbye(services: Services, listeners: Sequence[Listener], http: 
     log.info("stopping, %d sessions are open", sessions)
     seconds = services.config.server.shutdown_seconds
     asyncio.get_running_loop().call_later(seconds + LATE_SECONDS, _name_unfinished)
-    await asyncio.gather(stop_connections(services.deadlines, seconds), http.close(seconds))
+    works = [stop_connections(services.deadlines, seconds), http.close(seconds)]
+    if services.sending is not None:
+        works.append(services.sending.close(seconds))
+    await asyncio.gather(*works)
 
 
 def _name_unfinished() -> None:

@@ -229,7 +229,9 @@ class StatementBatch:
             placed.append(self._place(pending, placement, flags))
         prefixes = {int(p.account_id): p.header_prefix for p in reversed(pending.placements)}
         for account in pending.accounts:
-            self._message_rows(pending, account, prefixes.get(account, b""), self._thread(account, pending))
+            # Who has no copy in a mailbox has no threads either.
+            thread = self._thread(account, pending) if account in prefixes else pending.message_id
+            self._message_rows(pending, account, prefixes.get(account, b""), thread)
         if pending.outgoing is not None:
             self._queue_rows(pending, pending.outgoing)
         self._answers.append((pending, placed))

@@ -18,6 +18,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
+import asyncpg
+
 from storage import reader
 from storage.records import AccountId, Lease, MessageId, Outgoing
 from storage.store import Store
@@ -32,7 +34,22 @@ INSERT INTO queue_recipients (account_id, queue_id, recipient, destination, stat
     next_attempt_at, act_by, report, lease_token, lease_until)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, coalesce($9, now()), $10, $11, $12, $13)
 """
+# By index from one destination to the next: a destination of 100,000 recipients costs as much as one of a few.
 _SCHEDULE = """
+WITH RECURSIVE destinations AS (
+    SELECT min(destination) AS name FROM queue_recipients WHERE state = 'waiting'
+    UNION ALL
+    SELECT (SELECT min(destination) FROM queue_recipients WHERE state = 'waiting' AND destination > d.name)
+    FROM destinations d WHERE d.name IS NOT NULL
+)
+SELECT d.name AS destination,
+    extract(epoch FROM (SELECT min(next_attempt_at) FROM queue_recipients
+        WHERE state = 'waiting' AND destination = d.name) - now())::float8 AS due,
+    extract(epoch FROM (SELECT min(act_by) FROM queue_recipients
+        WHERE state = 'waiting' AND destination = d.name) - now())::float8 AS act
+FROM destinations d WHERE d.name IS NOT NULL
+"""
+_SCHEDULE_OF_SHARDS = """
 SELECT destination, extract(epoch FROM min(next_attempt_at) - now())::float8 AS due,
     extract(epoch FROM min(act_by) - now())::float8 AS act
 FROM queue_recipients WHERE state = 'waiting' GROUP BY destination
@@ -53,7 +70,7 @@ RETURNING account_id, queue_id, recipient, destination, notify, orcpt, attempts,
 """
 _TAKEN_MESSAGES = """
 SELECT q.account_id, q.queue_id, q.trace_id, q.reverse_path, q.envid, q.ret, q.body, q.smtputf8, q.header_prefix,
-    extract(epoch FROM q.created_at)::float8 AS created, m.size
+    extract(epoch FROM now() - q.created_at)::float8 AS age, m.size
 FROM queue_messages q JOIN messages m ON m.account_id = q.account_id AND m.message_id = q.queue_id
 WHERE q.account_id = $1 AND q.queue_id = $2
 """
@@ -109,7 +126,9 @@ class TakenRecipient:
 
 @dataclass(slots=True)
 class Taken:
-    """A queued message and those of its recipients that were taken on. created: epoch seconds; size: octets.
+    """A queued message and those of its recipients that were taken on.
+
+    born: the moment at which it was accepted, of this process's monotonic clock; size: octets.
 
     recipients: all for one destination, or of those that were asked for together. lease: of each.
     octets: where they are at hand, else `load` them.
@@ -124,7 +143,7 @@ class Taken:
     body: str
     smtputf8: bool
     header_prefix: bytes
-    created: float
+    born: float
     size: int
     recipients: list[TakenRecipient]
     lease: Lease
@@ -159,7 +178,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """It is tried again. at, act_by: epoch seconds. notice: the sender is told of the delay."""
+    """It is tried again. at, act_by: moments of the monotonic clock. notice: the sender is told of the delay."""
 
     said: Said
     at: float
@@ -205,7 +224,12 @@ def rows(outgoing: Outgoing, queue_id: int, trace_id: UUID, now: int) -> Iterato
 async def schedule(store: Store) -> dict[str, tuple[float, float]]:
     """Of each destination for which somebody waits: seconds until a recipient is due, and until one needs attention."""
     async with store.acquire() as conn:
-        return {row["destination"]: (row["due"], row["act"]) for row in await conn.fetch(_SCHEDULE)}
+        try:
+            rows = await conn.fetch(_SCHEDULE)
+        except asyncpg.FeatureNotSupportedError:  # a distributed database does not walk
+            rows = await conn.fetch(_SCHEDULE_OF_SHARDS)
+    # A destination may have lost its last recipient between two looks.
+    return {row["destination"]: (row["due"], row["act"]) for row in rows if row["due"] is not None}
 
 
 async def take(
@@ -254,7 +278,7 @@ def _taken(row: Any, lease: Lease) -> Taken:
         body=row["body"],
         smtputf8=row["smtputf8"],
         header_prefix=row["header_prefix"],
-        created=row["created"],
+        born=time.monotonic() - row["age"],
         size=row["size"],
         recipients=[],
         lease=lease,
@@ -297,12 +321,15 @@ async def record(store: Store, moves: Sequence[Moved]) -> None:
                 ended.append((*key, "failed" if report == "failed" else "delivered", report, *said))
             case Again(said, at, act_by, notice):
                 ask = "delayed" if notice else None
-                again.append((*key, _moment(at), _moment(act_by), ask, *said))
+                again.append((*key, at, act_by, ask, *said))
     async with store.transaction() as conn:
         if ended:
             await conn.executemany(_ENDED, ended)
         if again:
-            await conn.executemany(_AGAIN, again)
+            # By the database's clock: nodes may have others.
+            since = await conn.fetchval(_NOW) - timedelta(seconds=time.monotonic())
+            moments = [(*row[:4], _after(since, row[4]), _after(since, row[5]), *row[6:]) for row in again]
+            await conn.executemany(_AGAIN, moments)
         if gone:
             await less(conn, await many(conn, _GONE, gone))
 
@@ -320,6 +347,10 @@ async def less(conn: Any, rows: Sequence[Any]) -> None:
 async def many(conn: Any, sql: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
     """The rows that a statement returns for all its arguments, in one round trip."""
     return list(await conn.fetchmany(sql, arguments)) if arguments else []
+
+
+def _after(since: datetime, seconds: float) -> datetime:
+    return since + timedelta(seconds=seconds)
 
 
 def _moment(epoch: float) -> datetime:

@@ -1,7 +1,7 @@
 """What waits in this process for one destination: a domain, or the host of a fixed route that takes several.
 
-A lane has connections, each served by a task that sends one message after the other and waits a moment for the next
-before it says goodbye. A lane whose destination cannot be reached backs off as a whole.
+A lane has connections, each a task that sends one message after the other and waits a moment for the next before it
+says goodbye. A lane whose destination cannot be reached backs off as a whole.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from mailserver.sending.outcome import Deferred, Failed
+from mailserver.sending.outcome import Deferred
 from mailserver.sending.retry import REACHABLE, Backoff
 from storage.queue import Taken
 
@@ -19,20 +19,22 @@ MAX_RECIPIENTS = 100
 """Of one transaction: every server takes so many (RFC 5321 §4.5.3.1.8)."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Lane:
-    """name: of a domain, or host:port. route: of a fixed one, host and port.
+    """name: of a domain, or host:port of a fixed route.
 
-    jobs: messages to be sent, oldest first. connections: tasks that send them. unreachable: what was found out last,
-    where it could not be reached.
+    jobs: messages to be sent, oldest first. more: destinations of which more is due in the queue. connections: tasks
+    that send; retired: they take no further message. unreachable: what was found out last, where it could not be
+    reached.
     """
 
     name: str
-    route: tuple[str, int] | None
     jobs: deque[Taken] = field(default_factory=deque)
+    more: set[str] = field(default_factory=set)
     connections: int = 0
+    retired: bool = False
     backoff: Backoff = REACHABLE
-    unreachable: Deferred | Failed | None = None
+    unreachable: Deferred | None = None
     _idle: deque[asyncio.Future[None]] = field(default_factory=deque)
 
     def add(self, job: Taken) -> list[Taken]:
@@ -44,8 +46,8 @@ class Lane:
         return parts
 
     def is_over(self, now: float) -> bool:
-        """Nothing is known that would be worth keeping."""
-        return not self.jobs and not self.connections and self.backoff.allows(now) and not self.backoff.failures
+        """Nothing goes on, and nothing is known that would be worth keeping."""
+        return not self.jobs and not self.more and not self.connections and self.backoff.allows(now)
 
     def _wake_one(self) -> None:
         while self._idle:
@@ -61,7 +63,7 @@ class Lane:
 
     async def next(self, seconds: float) -> Taken | None:
         """The next message; None where none comes within so many seconds."""
-        if not self.jobs and seconds > 0:
+        if not self.jobs and seconds > 0 and not self.retired:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._idle.append(waiter)
             try:
@@ -74,10 +76,14 @@ class Lane:
                     self._idle.remove(waiter)
         return self.jobs.popleft() if self.jobs else None
 
-    def dismiss(self) -> None:
-        """Connections that wait for a message wait no longer."""
+    def retire(self) -> list[Taken]:
+        """Its connections come to their end. What waited for them."""
+        self.retired = True
+        waiting = list(self.jobs)
+        self.jobs.clear()
         while self._idle:
             self._wake_one()
+        return waiting
 
 
 def _parts(job: Taken) -> Iterator[Taken]:

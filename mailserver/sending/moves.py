@@ -23,7 +23,10 @@ def move(
     jitter: float,
     reports_itself: bool = False,
 ) -> Move:
-    """now: epoch seconds; jitter: 0 to 1; reports_itself: the server has DSN and was told what is asked."""
+    """now: of the monotonic clock, as the moments of the move; jitter: 0 to 1.
+
+    reports_itself: the server has DSN, and was told what is asked.
+    """
     said = Said(outcome.code, outcome.enhanced, outcome.text, outcome.host)
     if isinstance(outcome, Delivered):
         relayed = not reports_itself and recipient.notify is not None and _wants(taken, recipient, Notify.SUCCESS)
@@ -32,14 +35,14 @@ def move(
         may_notice = not recipient.told and _wants(taken, recipient, Notify.DELAY)
         decision = decide(
             policy,
-            queued_at=taken.created,
+            queued_at=taken.born,
             attempts=recipient.attempts,
             now=now,
             jitter=jitter,
             may_notice=may_notice,
         )
         if not isinstance(decision, GiveUp):
-            act_by = _next_act(policy, taken.created, told=not may_notice or decision.notice)
+            act_by = _next_act(policy, taken.born, told=not may_notice or decision.notice)
             return Again(said, decision.at, act_by, decision.notice)
     return Ended("failed", said) if _wants(taken, recipient, Notify.FAILURE) else Gone()
 
@@ -50,6 +53,6 @@ def _wants(taken: Taken, recipient: TakenRecipient, event: Notify) -> bool:
     return dsn.wants(None if recipient.notify is None else dsn.notify(recipient.notify), event)
 
 
-def _next_act(policy: Policy, created: float, *, told: bool) -> float:
-    """When the recipient needs attention next, epoch seconds."""
-    return created + (policy.give_up_seconds if told else min(policy.notice_seconds, policy.give_up_seconds))
+def _next_act(policy: Policy, born: float, *, told: bool) -> float:
+    """When the recipient needs attention next."""
+    return born + (policy.give_up_seconds if told else min(policy.notice_seconds, policy.give_up_seconds))

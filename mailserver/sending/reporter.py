@@ -86,7 +86,7 @@ class Reporter:
                 log.warning("reports to senders wait: %s", error)
                 pause = _FAILED_SECONDS
             except Exception:
-                log.exception("fault in the making of reports")
+                log.exception("fault in the search for reports that are owed")
                 pause = _FAILED_SECONDS
             try:
                 async with asyncio.timeout(pause):
@@ -98,6 +98,18 @@ class Reporter:
         owed = await queue_reports.take(self._store, account_id, queue_id, TAKEN_SECONDS)
         if owed is None:
             return
+        try:
+            await self._finish(owed)
+        except Exception as error:
+            # It is tried again when its time is over. The others need not wait for it.
+            log.warning(
+                "report=%s for=<%s> waits",
+                owed.trace_id,
+                owed.reverse_path,
+                exc_info=not isinstance(error, StorageError),
+            )
+
+    async def _finish(self, owed: OwedReport) -> None:
         if owed.recipients and owed.reverse_path:
             try:
                 await self._deliver(owed)

@@ -45,9 +45,9 @@ class Sending:
     def hear(self, notice: Notice) -> None:
         self.sender.hear(notice)
 
-    async def close(self) -> None:
-        """Takes on no more, and lets what was begun come to an end, for server.shutdown_seconds."""
+    async def close(self, seconds: float) -> None:
+        """Takes on no more, and lets what was begun come to an end, for so many seconds."""
         self._outbox.sender = None
-        await self.sender.close(self._config.server.shutdown_seconds)
+        await self.sender.close(seconds)
         await self.reporter.close()
         await self._resolver.close()

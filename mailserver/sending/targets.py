@@ -22,7 +22,7 @@ import random
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import zip_longest
 from time import monotonic
@@ -78,7 +78,8 @@ class ThisHost:
     """The machine that sends.
 
     names: those by which MX records may know it, in lower case; listening: addresses and ports of the SMTP listeners;
-    local: the addresses of its interfaces; ipv4, ipv6: whether it can reach others by them.
+    local: the addresses of its interfaces; ipv4, ipv6: whether it can reach others by them. loopback: whether other
+    people's records and address literals may lead to loopback addresses, where servers listen that trust this host.
     """
 
     names: frozenset[str] = frozenset()
@@ -86,10 +87,13 @@ class ThisHost:
     local: frozenset[str] = frozenset()
     ipv4: bool = True
     ipv6: bool = True
+    loopback: bool = True
 
     def can_reach(self, address: str) -> bool:
         ip = _ip(address)
-        return (self.ipv4 if ip.version == 4 else self.ipv6) and not (ip.is_multicast or ip.is_unspecified)
+        if ip.is_multicast or ip.is_unspecified or (ip.is_loopback and not self.loopback):
+            return False
+        return self.ipv4 if ip.version == 4 else self.ipv6
 
 
 class Routes:
@@ -189,6 +193,7 @@ def _pattern(text: str) -> str:
 
 async def _of_route(host: str, port: int, resolver: Resolver, this_host: ThisHost) -> list[Target]:
     """What is wrong with a route is for the administrator to mend: mail waits for it."""
+    this_host = replace(this_host, loopback=True)
     if _is_ip(host):
         found: tuple[str, ...] | None = (host,)
     else:

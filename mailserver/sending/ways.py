@@ -67,7 +67,7 @@ def of_config(config: Config, listening: Sequence[tuple[str, int]], instance: st
         direct,
         _smart(config, direct),
         policy,
-        ThisHost(names, tuple(listening), local_addresses(), ipv6=_IPV6_ADDRESSES.exists()),
+        ThisHost(names, tuple(listening), local_addresses(), ipv6=_IPV6_ADDRESSES.exists(), loopback=send.loopback),
         send.port,
     )
 

@@ -19,7 +19,7 @@ ZERO = UUID(int=0)
 X = TakenRecipient("x@remote.test", "remote.test", None, "", 1, False)
 JOB = Taken(
     *(AccountId(1), MessageId(2), ZERO, "me@example.org", "", "", "7BIT", False, b""),
-    created=10_000.0,
+    born=10_000.0,
     size=1,
     recipients=[X],
     lease=Lease(ZERO, 0.0),

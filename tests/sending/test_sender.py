@@ -14,10 +14,16 @@ from uuid import uuid4
 import pytest
 
 from config.schema import Config
+from config.secret import Secret
 from mailserver.delivery.accept import accept
 from mailserver.delivery.outbox import Outbox
 from mailserver.delivery.outgoing import Recipient, outgoing
+from mailserver.sending import attempt
+from mailserver.sending.outcome import Deferred
+from mailserver.sending.retry import Backoff
 from mailserver.sending.service import Sending
+from mailserver.sending.session import Manner, Session, Unreachable
+from mailserver.sending.targets import Target
 from storage import INBOX, SYSTEM, Account, Store, accounts, domains, mailboxes, queue, queue_admin, reader
 from storage.queue_admin import Filter
 from tests.receiving.tools import open_store
@@ -38,6 +44,7 @@ class Node:
         self.config = config.model_copy(update={"send": config.send.model_copy(update=usual | settings)})
         self.outbox = Outbox(self.config.send.delay_notice_seconds)
         self.sending: Sending | None = None
+        self.seconds = 10.0  # for the end
 
     def start(self) -> None:
         self.sending = Sending(self.config, self.store, self.outbox)
@@ -46,7 +53,7 @@ class Node:
     async def stop(self) -> None:
         if self.sending is not None:
             self.unlisten()
-            await self.sending.close()
+            await self.sending.close(self.seconds)
             self.sending = None
 
     async def submit(self, *to: str, sender: str = "alice@example.org", octets: bytes = MESSAGE, **more: Any) -> None:
@@ -248,11 +255,7 @@ async def test_a_dead_destination_holds_up_no_other(store: Store, alice: Account
         async with asyncio.timeout(SECONDS):
             while not sink.messages:
                 await asyncio.sleep(0.02)
-        node.config = node.config.model_copy(
-            update={"server": node.config.server.model_copy(update={"shutdown_seconds": 0.1})}
-        )
-        assert node.sending is not None
-        node.sending.reconfigure(node.config)
+        node.seconds = 0.1
         await node.stop()
 
 
@@ -368,7 +371,7 @@ async def test_without_a_lease_a_message_is_not_finished(store: Store, alice: Ac
                 while "DATA" not in sink.commands:
                     await asyncio.sleep(0.02)
             assert node.sending is not None
-            for job in node.sending.sender._held.values():
+            for job in node.sending.sender.held._jobs.values():
                 job.lease = job.lease._replace(until=time.monotonic())
             sink.drop_all()
             await node.until_row("x@remote.test", last_code=0)
@@ -380,10 +383,190 @@ async def test_stopping_gives_back_what_was_not_begun(store: Store, alice: Accou
         async with sending_to(store, alice, sink, connections=1) as node:
             for number in range(10):
                 await node.submit(f"x{number}@remote.test")
-            node.config = node.config.model_copy(
-                update={"server": node.config.server.model_copy(update={"shutdown_seconds": 0.1})}
-            )
-            assert node.sending is not None
-            node.sending.reconfigure(node.config)
+            node.seconds = 0.1
     free = [row for row in (await node.rows()).values() if row["lease_token"] is None]
     assert len(free) == 9 and {row["attempts"] for row in free} == {0}
+
+
+# What must not happen --------------------------------------------------------------------------------------------------
+
+
+async def test_a_long_backlog_lets_others_have_their_turn(store: Store, alice: Account) -> None:
+    with running_sink() as busy, running_sink() as other:
+        routes = {"remote.test": f"127.0.0.1:{busy.port}", "other.test": f"127.0.0.1:{other.port}"}
+        node = Node(store, alice, routes, connections=1)
+        for number in range(300):
+            await node.submit(f"x{number}@remote.test")
+        node.start()
+        async with asyncio.timeout(SECONDS):
+            while not busy.messages:
+                await asyncio.sleep(0.01)
+            await node.submit("x@other.test")
+            while not other.messages:
+                await asyncio.sleep(0.005)
+        sent = len(busy.messages)
+        await node.until_sent()
+        await node.stop()
+    assert sent < 200 and len(busy.messages) == 300
+
+
+async def test_one_message_tells_whether_a_destination_can_be_reached_again(store: Store, alice: Account) -> None:
+    with running_sink(faults=[Fault("greeting", "hang")]) as sink:
+        node = Node(store, alice, {"*": f"127.0.0.1:{sink.port}"}, rescan_seconds=1.0)
+        node.seconds = 0.1
+        for number in range(20):
+            await node.submit(*(f"x{n}@d{number}.test" for n in range(5)))
+        node.start()
+        assert node.sending is not None
+        lane = node.sending.sender._lane("d1.test")
+        lane.backoff = Backoff(5, time.monotonic() + 0.2)
+        async with asyncio.timeout(SECONDS):
+            while not sink.connections:
+                await asyncio.sleep(0.02)
+        await asyncio.sleep(0.3)
+        attempts = sum(row["attempts"] for row in (await node.rows()).values())
+        await node.stop()
+    assert (attempts, sink.connections) == (1, 1)
+
+
+async def test_no_more_is_taken_on_than_will_soon_be_sent(store: Store, alice: Account) -> None:
+    with running_sink(faults=[Fault("greeting", "hang")]) as sink:
+        routes = {f"d{number}.test": f"127.0.0.{number + 1}:{sink.port}" for number in range(100)}
+        node = Node(store, alice, routes, connections=1, connections_per_destination=1)
+        node.seconds = 0.1
+        for number in range(100):
+            await node.submit(*(f"x{n}@d{number}.test" for n in range(5)))
+        node.start()
+        assert node.sending is not None
+        async with asyncio.timeout(SECONDS):
+            while not sink.connections:
+                await asyncio.sleep(0.02)
+        await asyncio.sleep(0.5)
+        held = sum(row["attempts"] for row in (await node.rows()).values())
+        await node.stop()
+    assert held <= 50
+
+
+async def test_many_connections_of_a_lane_do_not_forget_what_is_left(store: Store, alice: Account) -> None:
+    with running_sink() as sink:
+        node = Node(store, alice, {"remote.test": f"127.0.0.1:{sink.port}"}, connections_per_destination=60)
+        for number in range(150):
+            await node.submit(f"x{number}@remote.test")
+        node.start()
+        await node.until_sent()
+        await node.stop()
+    assert len(sink.messages) == 150
+
+
+async def test_nothing_is_begun_while_it_stops(store: Store, alice: Account) -> None:
+    with running_sink(faults=[Fault("greeting", "hang")]) as slow, running_sink() as sink:
+        routes = {"slow.test": f"127.0.0.1:{slow.port}", "remote.test": f"127.0.0.1:{sink.port}"}
+        node = Node(store, alice, routes)
+        node.start()
+        await node.submit("x@slow.test")
+        async with asyncio.timeout(SECONDS):
+            while not slow.connections:
+                await asyncio.sleep(0.02)
+        assert node.sending is not None
+        closing = asyncio.create_task(node.sending.close(1.0))
+        await asyncio.sleep(0.1)
+        await node.submit("late@remote.test")
+        await closing
+        node.unlisten()
+    assert sink.connections == 0 and (await node.rows())["late@remote.test"]["lease_token"] is None
+
+
+async def test_a_connection_that_waits_for_more_does_not_hold_up_the_end(store: Store, alice: Account) -> None:
+    with running_sink() as sink:
+        async with sending_to(store, alice, sink, reuse_seconds=300.0) as node:
+            await node.submit("x@remote.test")
+            await node.until_sent()
+    assert "QUIT" in sink.commands
+
+
+async def test_a_login_is_said_to_the_smarthost_alone(
+    store: Store, alice: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though a fixed route for the domain comes up while its message waits in the smarthost's lane."""
+    said: list[tuple[str, str]] = []
+
+    async def open_none(target: Target, manner: Manner) -> Session:
+        said.append((target.address, manner.username))
+        raise Unreachable(Deferred(0, "4.4.1", "no"), "connection")
+
+    monkeypatch.setattr(Session, "open", open_none)
+    smart = {"smarthost": "127.0.0.9:587", "smarthost_username": "me", "smarthost_password": Secret("secret")}
+    node = Node(store, alice, {}, **smart)
+    node.start()
+    assert node.sending is not None
+    gate = asyncio.Event()
+    load = node.sending.sender.held.load
+
+    async def load_later(job: Any) -> bytes:
+        await gate.wait()
+        return await load(job)
+
+    monkeypatch.setattr(node.sending.sender.held, "load", load_later)
+    await node.submit("x@partner.test")
+    await asyncio.sleep(0.1)
+    node.sending.reconfigure(Node(store, alice, {"partner.test": "127.0.0.77:25"}, **smart).config)
+    gate.set()
+    async with asyncio.timeout(SECONDS):
+        while not said:
+            await asyncio.sleep(0.02)
+    await node.stop()
+    assert set(said) == {("127.0.0.77", "")}
+
+
+async def test_the_clock_of_the_node_does_not_matter(
+    store: Store, alice: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: 1_000_000.0)
+    with running_sink(faults=[Fault("rcpt", "4xx")]) as sink:
+        async with sending_to(store, alice, sink, retry_pauses_seconds=(300.0,), rescan_seconds=1.0) as node:
+            await node.submit("x@remote.test")
+            await node.until_row("x@remote.test", last_code=451)
+            async with store.acquire() as conn:
+                pause = await conn.fetchval(
+                    "SELECT extract(epoch FROM next_attempt_at - now())::float8 FROM queue_recipients"
+                )
+    assert 250 < pause < 400
+
+
+async def test_a_fault_of_ours_leaves_the_message_to_the_end_of_its_lease(
+    store: Store, alice: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fault(*_: Any, **__: Any) -> None:
+        raise RuntimeError("a fault")
+
+    with running_sink() as sink:
+        async with sending_to(store, alice, sink) as node:
+            monkeypatch.setattr(attempt, "move", fault)
+            await node.submit("x@remote.test")
+            async with asyncio.timeout(SECONDS):
+                while not sink.messages:
+                    await asyncio.sleep(0.02)
+            assert node.sending is not None
+            async with asyncio.timeout(SECONDS):
+                while len(node.sending.sender.held):
+                    await asyncio.sleep(0.02)
+            assert node.sending.sender.held.octets == 0
+    assert (await node.rows())["x@remote.test"]["lease_token"] is not None
+
+
+async def test_a_route_that_leads_back_here_is_for_the_administrator_to_mend(store: Store, alice: Account) -> None:
+    with running_sink(greeting=f"220 me ESMTP {store.keys.instance}") as sink:
+        async with sending_to(store, alice, sink, retry_pauses_seconds=(300.0,)) as node:
+            await node.submit("x@remote.test")
+            row = await node.until_row("x@remote.test", last_status="4.4.6")
+    assert row["state"] == "waiting" and await node.inbox() == []
+
+
+async def test_nothing_but_routes_leads_to_loopback(store: Store, alice: Account) -> None:
+    with running_sink() as sink:
+        async with sending_to(store, alice, sink, port=sink.port) as node:
+            await node.submit("x@[127.0.0.1]")
+            await node.until_sent()
+    assert sink.connections == 0
+    (bounce,) = await node.inbox()
+    assert b"cannot be reached from here" in bounce

@@ -43,7 +43,7 @@ async def record(store: Store, taken: Taken, move: queue.Move) -> None:
 @pytest.fixture
 async def busy(store: Store) -> Store:
     """A recipient in every state, in messages of Alice and Bob; each is called by its state."""
-    now = time.time()
+    now = time.monotonic()
     old = await enqueue(store, outgoing("waiting@a.test", "held@b.test"))
     await older(store, old, 7200)
     await queue_admin.hold(store, Filter(recipient="held@b.test"))
@@ -141,7 +141,7 @@ async def test_the_summary(busy: Store) -> None:
     for number in range(2):
         await enqueue(busy, outgoing(f"{number}@y.x.b.test"))
     (taken,) = await take(busy, "y.x.b.test", limit=1)
-    await record(busy, taken, Again(Said(452, "4.2.2", "full", "mx2"), time.time() + 50, time.time() + 900))
+    await record(busy, taken, Again(Said(452, "4.2.2", "full", "mx2"), time.monotonic() + 50, time.monotonic() + 900))
     summary = await queue_admin.summary(busy, 2)
     total = summary.total
     assert (total.waiting, total.leased, total.held, total.owed, summary.all) == (4, 1, 1, 3, 6)
@@ -183,7 +183,7 @@ async def test_moves_go_through_all_that_match_in_slices(store: Store, monkeypat
 async def test_a_retry_is_due_at_once(store: Store) -> None:
     await enqueue(store, outgoing())
     (taken,) = await take(store)
-    await record(store, taken, Again(LATER, time.time() + 500, time.time() + 900))
+    await record(store, taken, Again(LATER, time.monotonic() + 500, time.monotonic() + 900))
     assert await take(store) == []
     assert await queue_admin.retry(store, Filter(recipient="x@remote.test")) == Tally(1, 1)
     (again,) = await take(store)
@@ -198,7 +198,7 @@ async def test_an_attempt_under_way_ends_though_its_recipient_is_held(store: Sto
     kept, _ = await queue.renew(store, [(key, t.lease.token) for t in (first, second) for key in t.keys], 100)
     assert len(kept) == 2
     await record(store, first, Gone())
-    await record(store, second, Again(LATER, time.time() - 1, time.time() + 900))
+    await record(store, second, Again(LATER, time.monotonic() - 1, time.monotonic() + 900))
     assert await found(store) == ["y@other.test"] and await found(store, state="held") == ["y@other.test"]
     assert await take(store, "other.test") == []
     await queue_admin.release(store, Filter())

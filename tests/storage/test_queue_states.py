@@ -116,11 +116,11 @@ async def failed(it: One) -> None:
 
 
 async def deferred(it: One) -> None:
-    await it.record(Again(LATER, time.time() + 10, time.time() + 900))
+    await it.record(Again(LATER, time.monotonic() + 10, time.monotonic() + 900))
 
 
 async def delayed(it: One) -> None:
-    await it.record(Again(LATER, time.time() - 1, time.time() + 900, notice=True))
+    await it.record(Again(LATER, time.monotonic() - 1, time.monotonic() + 900, notice=True))
 
 
 async def take_report(it: One) -> None:
@@ -365,7 +365,7 @@ class Walk:
         moves = []
         for key, token in self._some(worker):
             told = key in rows and rows[key]["told"]
-            now = time.time()
+            now = time.monotonic()
             move = self.chance.choice(
                 [
                     Gone(),
