@@ -67,8 +67,12 @@ UPDATE queue_recipients SET attempts = attempts - 1, next_attempt_at = now(), le
 WHERE account_id = $1 AND queue_id = $2 AND recipient = $3 AND lease_token = $4
 """
 _GONE = """
-DELETE FROM queue_recipients WHERE account_id = $1 AND queue_id = $2 AND recipient = $3 AND lease_token = $4
-RETURNING account_id, queue_id
+WITH gone AS (
+    DELETE FROM queue_recipients
+    WHERE account_id = $1 AND queue_id = $2 AND lease_token = $3 AND recipient = ANY($4) RETURNING 1
+), number AS (SELECT count(*)::int AS n FROM gone)
+UPDATE queue_messages SET open = open - n, done_at = CASE WHEN open <= n THEN now() END
+FROM number WHERE account_id = $1 AND queue_id = $2 AND n > 0
 """
 _ENDED = """
 UPDATE queue_recipients SET state = $5, report = $6, report_id = NULL, last_code = $7, last_status = $8, last_text = $9,
@@ -287,24 +291,23 @@ async def record(store: Store, moves: Sequence[Moved]) -> None:
 
     May be repeated: a second time nothing has its token any more. Unavailable, OutcomeUnknown.
     """
-    gone, ended, again = [], [], []
+    ended, again = [], []
+    gone: dict[tuple[int, int, UUID], list[str]] = {}
     for moved in sorted(moves, key=lambda moved: moved.key):
         key = (*moved.key, moved.token)
         match moved.move:
             case Gone():
-                gone.append(key)
+                gone.setdefault((key[0], key[1], moved.token), []).append(key[2])
             case Ended(report, said):
                 ended.append((*key, "failed" if report == "failed" else "delivered", report, *said))
             case Again(said, at, act_by, notice):
                 ask = "delayed" if notice else None
                 again.append((*key, _moment(at), _moment(act_by), ask, *said))
-    async with store.transaction() as conn:
-        if ended:
-            await conn.executemany(_ENDED, ended)
-        if again:
-            await conn.executemany(_AGAIN, again)
-        if gone:
-            await less(conn, await _many(conn, _GONE, gone))
+    left = [(*message, recipients) for message, recipients in gone.items()]
+    work = [(sql, rows) for sql, rows in ((_ENDED, ended), (_AGAIN, again), (_GONE, left)) if rows]
+    async with store.acquire() if len(work) == 1 else store.transaction() as conn:
+        for sql, rows in work:
+            await conn.executemany(sql, rows)  # commits by itself where it is alone
 
 
 async def less(conn: Any, rows: Sequence[Any]) -> None:
