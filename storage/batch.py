@@ -89,6 +89,9 @@ class Pending:
     skipped: int = 0
 
     def thread_hashes(self, keys: Keys, account: int) -> list[int]:
+        """None where the message is in no mailbox: what nobody reads belongs to no thread."""
+        if not any(placement.account_id == account for placement in self.placements):
+            return []
         return [keys.msgid_hash(account, msgid) for msgid in self.message.summary.msgids if msgid]
 
     def resolve(self, placed: list[Placed]) -> None:

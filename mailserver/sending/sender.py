@@ -63,6 +63,8 @@ _OVERDUE_AT_ONCE = 200
 _SOON = 0.2
 """Seconds in which several hints that there is something new are one."""
 _LOOKS_APART = 0.02
+_REST = 20
+"""After the schedule was read, hints wait for so many times as long as that took: it goes through the whole queue."""
 _AGAIN_SECONDS = 1.0
 _CLOSE_SECONDS = 5.0
 
@@ -101,6 +103,7 @@ class Sender:
         self._octets = 0  # of messages that are held
         self._freed = asyncio.Event()
         self._rescan_at = 0.0
+        self._rested_at = 0.0
         self._wake = asyncio.Event()
         self._connections: set[asyncio.Task[None]] = set()
         self._tasks = [asyncio.create_task(self._watch()), asyncio.create_task(self._renew())]
@@ -140,7 +143,7 @@ class Sender:
             self._told()
 
     def _look_soon(self) -> None:
-        self._rescan_at = min(self._rescan_at, time.monotonic() + _SOON)
+        self._rescan_at = min(self._rescan_at, max(time.monotonic() + _SOON, self._rested_at))
         self._wake.set()
 
     # What this worker accepts itself (delivery/outbox.py) -------------------------------------------------------------
@@ -182,10 +185,10 @@ class Sender:
                 at = await self._look()
             except StorageError as error:
                 log.warning("the outbound queue cannot be read: %s", error)
-                at = time.monotonic() + _AGAIN_SECONDS
+                at = self._rescan_at = time.monotonic() + _AGAIN_SECONDS
             except Exception:
                 log.exception("fault while the outbound queue was looked at")
-                at = time.monotonic() + _AGAIN_SECONDS
+                at = self._rescan_at = time.monotonic() + _AGAIN_SECONDS
             await asyncio.sleep(_LOOKS_APART)
             try:
                 async with asyncio.timeout(max(0.0, at - time.monotonic())):
@@ -210,9 +213,12 @@ class Sender:
         return self._next_look(now)
 
     async def _rescan(self) -> None:
-        self._rescan_at = time.monotonic() + self._settings.rescan_seconds
+        began = time.monotonic()
+        self._rescan_at = began + self._settings.rescan_seconds
         found = await queue.schedule(self._store)
         now = time.monotonic()
+        self._rested_at = now + min(_REST * (now - began), self._settings.rescan_seconds)
+        self._rescan_at = max(self._rescan_at, self._rested_at)
         self._due = {destination: now + due for destination, (due, _) in found.items()}
         self._act = {destination: now + act for destination, (_, act) in found.items()}
         for name in [name for name, lane in self._lanes.items() if lane.is_over(now)]:
