@@ -89,6 +89,9 @@ class Pending:
     skipped: int = 0
 
     def thread_hashes(self, keys: Keys, account: int) -> list[int]:
+        """None where the message is in no mailbox: what nobody reads belongs to no thread."""
+        if not any(placement.account_id == account for placement in self.placements):
+            return []
         return [keys.msgid_hash(account, msgid) for msgid in self.message.summary.msgids if msgid]
 
     def resolve(self, placed: list[Placed]) -> None:
@@ -229,9 +232,7 @@ class StatementBatch:
             placed.append(self._place(pending, placement, flags))
         prefixes = {int(p.account_id): p.header_prefix for p in reversed(pending.placements)}
         for account in pending.accounts:
-            # Who has no copy in a mailbox has no threads either.
-            thread = self._thread(account, pending) if account in prefixes else pending.message_id
-            self._message_rows(pending, account, prefixes.get(account, b""), thread)
+            self._message_rows(pending, account, prefixes.get(account, b""), self._thread(account, pending))
         if pending.outgoing is not None:
             self._queue_rows(pending, pending.outgoing)
         self._answers.append((pending, placed))

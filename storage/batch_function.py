@@ -2,7 +2,7 @@
 
 It does what storage/batch.py does by a dozen statements, in one round trip; at two messages a batch that is half of
 the CPU. The same tests run on both. What it leaves to the statements: messages with keywords, which may have to be
-allotted, and messages for the outbound queue.
+allotted.
 
 The call is its own transaction. An answer means committed; an ERROR means surely absent; anything else is unknown.
 """
@@ -19,7 +19,7 @@ from storage.batch import WAIT_MILLISECONDS, Pending, placed_at
 from storage.errors import LimitReached, NotFound, OverQuota, Unavailable
 from storage.membership import Effect
 from storage.packed import listed
-from storage.records import AccountId, Notice, Placed, Placement
+from storage.records import AccountId, Notice, Outgoing, OutgoingRecipient, Placed, Placement
 from storage.store import NEVER, finish
 
 if TYPE_CHECKING:
@@ -32,7 +32,12 @@ _COPY = ("int", "bigint", "bytea", "smallint", "bytea", "bytea")
 _PLACEMENT = ("int", "bigint", "bigint", "bigint", "bigint", "int")
 _THREAD = ("int", "bigint", "bigint")
 _BLOB = ("int", "bigint", "bytea")
-_TYPES = ("bigint", *_MESSAGE, *_COPY, *_PLACEMENT, *_THREAD, *_BLOB)
+_QUEUED = (
+    *("int", "bigint", "text", "text", "text", "text", "boolean", "bytea", "int", "float8", "float8", "float8"),
+    "text",
+)
+_RECIPIENT = ("int", "text", "text", "text", "text", "text")
+_TYPES = ("bigint", *_MESSAGE, *_COPY, *_PLACEMENT, *_THREAD, *_BLOB, *_QUEUED, *_RECIPIENT)
 _AS_THEY_ARE = ("bytea", "text")
 
 # Numbers travel as text, which the server turns into arrays.
@@ -43,7 +48,7 @@ CALL = "SELECT * FROM deliver_batch($1, {})".format(
 
 def can_write(pending: Pending) -> bool:
     """Is this a message for the function?"""
-    return pending.outgoing is None and not any(placement.keywords for placement in pending.placements)
+    return not any(placement.keywords for placement in pending.placements)
 
 
 class FunctionBatch:
@@ -68,6 +73,8 @@ class FunctionBatch:
         placements: list[tuple[Any, ...]] = []
         threads: list[tuple[Any, ...]] = []
         blobs: list[tuple[Any, ...]] = []
+        queued: list[tuple[Any, ...]] = []
+        recipients: list[tuple[Any, ...]] = []
         for number, pending in enumerate(self._batch, 1):
             messages.append(_message(pending))
             for placement in pending.placements:
@@ -76,12 +83,15 @@ class FunctionBatch:
                 placements.append((*key, int(placement.flags), placement.received, size))
             prefixes = {p.account_id: p.header_prefix for p in reversed(pending.placements)}
             for account in pending.accounts:
-                copies.append((number, account, prefixes[account], *self._sealed(account, pending)))
+                copies.append((number, account, prefixes.get(account, b""), *self._sealed(account, pending)))
                 threads += [(number, account, h) for h in pending.thread_hashes(self._store.keys, account)]
                 blobs += [(number, account, ref) for ref in pending.message.refs]
+            if pending.outgoing is not None:
+                queued.append((number, *_queued(pending.outgoing)))
+                recipients += [(number, *_recipient(recipient)) for recipient in pending.outgoing.recipients]
         accounts = [(account,) for account in sorted({a for pending in self._batch for a in pending.accounts})]
         tables = ((accounts, ("bigint",)), (messages, _MESSAGE), (copies, _COPY), (placements, _PLACEMENT))
-        rest = ((threads, _THREAD), (blobs, _BLOB))
+        rest = ((threads, _THREAD), (blobs, _BLOB), (queued, _QUEUED), (recipients, _RECIPIENT))
         wait = WAIT_MILLISECONDS if self._wait else 0
         columns = [column for table, kinds in (*tables, *rest) for column in _columns(table, kinds)]
         return [wait, *columns]
@@ -97,16 +107,20 @@ class FunctionBatch:
         """After the commit: views first, then notices, then the answers, which nothing on the way may change."""
         answers: dict[Pending, list[Placed] | Exception] = {}
         told: dict[int, Notice] = {}
+        waiting: list[Notice] = []
         for row in self._rows:
             pending, status = self._batch[row["message"] - 1], row["status"]
-            if status == "placed":
+            if status in ("placed", "queued"):
+                if pending not in answers and pending.outgoing is not None and pending.outgoing.lease is None:
+                    waiting.append(Notice("queue", pending.outgoing.owner))
                 placed = answers.setdefault(pending, [])
                 assert isinstance(placed, list)
-                self._take(pending, row, placed, told)
+                if status == "placed":
+                    self._take(pending, row, placed, told)
             elif status != "skipped":
                 answers[pending] = _refusal(status)
         try:
-            await self._store.changes.publish(list(told.values()))
+            await self._store.changes.publish([*waiting, *told.values()])
         except Exception:
             log.exception("a committed change could not be told")
         for pending, answer in answers.items():
@@ -159,6 +173,33 @@ def _message(pending: Pending) -> tuple[Any, ...]:
         summary.preview,
         pending.share,
         message.oldest_generation or 0,
+    )
+
+
+def _queued(outgoing: Outgoing) -> tuple[Any, ...]:
+    return (
+        outgoing.owner,
+        outgoing.reverse_path,
+        outgoing.envid,
+        outgoing.ret,
+        outgoing.body,
+        outgoing.smtputf8,
+        outgoing.header_prefix,
+        len(outgoing.recipients),
+        outgoing.act_seconds,
+        outgoing.pause_seconds,
+        outgoing.lease_seconds,
+        "" if outgoing.lease is None else str(outgoing.lease.token),
+    )
+
+
+def _recipient(recipient: OutgoingRecipient) -> tuple[str, ...]:
+    return (
+        recipient.address,
+        recipient.destination,
+        recipient.notify or "",
+        recipient.orcpt,
+        recipient.report,
     )
 
 

@@ -84,8 +84,12 @@ UPDATE queue_recipients SET attempts = attempts - 1, next_attempt_at = now(), le
 WHERE account_id = $1 AND queue_id = $2 AND recipient = $3 AND lease_token = $4
 """
 _GONE = """
-DELETE FROM queue_recipients WHERE account_id = $1 AND queue_id = $2 AND recipient = $3 AND lease_token = $4
-RETURNING account_id, queue_id
+WITH gone AS (
+    DELETE FROM queue_recipients
+    WHERE account_id = $1 AND queue_id = $2 AND lease_token = $3 AND recipient = ANY($4) RETURNING 1
+), number AS (SELECT count(*)::int AS n FROM gone)
+UPDATE queue_messages SET open = open - n, done_at = CASE WHEN open <= n THEN now() END
+FROM number WHERE account_id = $1 AND queue_id = $2 AND n > 0
 """
 _ENDED = """
 UPDATE queue_recipients SET state = $5, report = $6, report_id = NULL, last_code = $7, last_status = $8, last_text = $9,
@@ -311,27 +315,30 @@ async def record(store: Store, moves: Sequence[Moved]) -> None:
 
     May be repeated: a second time nothing has its token any more. Unavailable, OutcomeUnknown.
     """
-    gone, ended, again = [], [], []
+    ended, again = [], []
+    gone: dict[tuple[int, int, UUID], list[str]] = {}
     for moved in sorted(moves, key=lambda moved: moved.key):
         key = (*moved.key, moved.token)
         match moved.move:
             case Gone():
-                gone.append(key)
+                gone.setdefault((key[0], key[1], moved.token), []).append(key[2])
             case Ended(report, said):
                 ended.append((*key, "failed" if report == "failed" else "delivered", report, *said))
             case Again(said, at, act_by, notice):
                 ask = "delayed" if notice else None
                 again.append((*key, at, act_by, ask, *said))
-    async with store.transaction() as conn:
-        if ended:
-            await conn.executemany(_ENDED, ended)
-        if again:
-            # By the database's clock: nodes may have others.
-            since = await conn.fetchval(_NOW) - timedelta(seconds=time.monotonic())
-            moments = [(*row[:4], _after(since, row[4]), _after(since, row[5]), *row[6:]) for row in again]
-            await conn.executemany(_AGAIN, moments)
-        if gone:
-            await less(conn, await many(conn, _GONE, gone))
+    left = [(*message, recipients) for message, recipients in gone.items()]
+    work = [(sql, rows) for sql, rows in ((_ENDED, ended), (_AGAIN, again), (_GONE, left)) if rows]
+    async with store.acquire() if work == [(_GONE, left)] else store.transaction() as conn:
+        for sql, rows in work:
+            # What is gone alone, as it mostly is, commits by itself.
+            await conn.executemany(sql, await _at_moments(conn, rows) if sql == _AGAIN else rows)
+
+
+async def _at_moments(conn: Any, rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """The moments of _AGAIN by the database's clock: nodes may have others."""
+    since = await conn.fetchval(_NOW) - timedelta(seconds=time.monotonic())
+    return [(*row[:4], _after(since, row[4]), _after(since, row[5]), *row[6:]) for row in rows]
 
 
 async def less(conn: Any, rows: Sequence[Any]) -> None:

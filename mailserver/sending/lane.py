@@ -59,7 +59,7 @@ class Lane:
     @property
     def needs_connection(self) -> bool:
         """Is there more to do than connections that wait for it?"""
-        return len(self.jobs) > sum(not waiter.done() for waiter in self._idle)
+        return len(self.jobs) > len(self._idle)
 
     async def next(self, seconds: float) -> Taken | None:
         """The next message; None where none comes within so many seconds."""

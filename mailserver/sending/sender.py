@@ -60,7 +60,7 @@ _OVERDUE_AT_ONCE = 200
 _SOON = 0.2
 """Seconds in which several hints that there is something new are one."""
 _SCAN_SHARE = 0.05
-"""Of the time, that may be spent on reading the queue's schedule because of hints."""
+"""The part of the time that may go into reading the queue's schedule because of hints."""
 _LOOKS_APART = 0.02
 _AGAIN_SECONDS = 1.0
 _CLOSE_SECONDS = 5.0
@@ -92,7 +92,7 @@ class Sender:
         self._turns: dict[Lane, None] = {}  # lanes that wait for a connection, in their order
         self._due, self._act = Schedule(), Schedule()
         self._rescan_at = 0.0
-        self._scan_seconds = 0.0
+        self._rested_at = 0.0  # hints wait for that moment
         self._hasten = False  # destinations that back off are to be tried at the next look
         self._wake = asyncio.Event()
         self._connections: set[asyncio.Task[None]] = set()
@@ -150,8 +150,7 @@ class Sender:
             self._told()
 
     def _look_soon(self) -> None:
-        pause = max(_SOON, self._scan_seconds / _SCAN_SHARE)
-        self._rescan_at = min(self._rescan_at, time.monotonic() + pause)
+        self._rescan_at = min(self._rescan_at, max(time.monotonic() + _SOON, self._rested_at))
         self._wake.set()
 
     # What this worker accepts itself (delivery/outbox.py) -------------------------------------------------------------
@@ -230,7 +229,8 @@ class Sender:
         self._rescan_at = began + self._settings.rescan_seconds
         found = await queue.schedule(self._store)
         now = time.monotonic()
-        self._scan_seconds = now - began
+        self._rested_at = now + min((now - began) / _SCAN_SHARE, self._settings.rescan_seconds)
+        self._rescan_at = max(self._rescan_at, self._rested_at)
         self._due.replace({destination: now + due for destination, (due, _) in found.items()})
         self._act.replace({destination: now + act for destination, (_, act) in found.items()})
         if self._hasten:

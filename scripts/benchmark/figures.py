@@ -14,9 +14,12 @@ from typing import Literal
 
 from benchmark.messages import corpus
 from benchmark.servers import Server
+from benchmark.sink import Sink
 
 Unit = Literal["ms CPU", "µs CPU", "KiB", "ms"]
 Against = Literal["peer", "stock"]
+Needs = Literal["", "relay", "queue"]
+"""What a server must be able to do: send mail elsewhere, have its queue filled."""
 _SCALE: dict[Unit, float] = {"ms CPU": 1e3, "µs CPU": 1e6}
 
 
@@ -25,6 +28,7 @@ class Sizes:
     """How much of everything; the quick run has less."""
 
     smtp_messages: int = 1500
+    queued_messages: int = 100_000
     big_messages: int = 60
     mailbox_messages: int = 10_000
     appends: int = 1500
@@ -37,6 +41,7 @@ class Sizes:
 
 QUICK = Sizes(
     smtp_messages=300,
+    queued_messages=20_000,
     big_messages=16,
     mailbox_messages=300,
     appends=60,
@@ -76,6 +81,7 @@ class Bench:
     """One server, ready to be measured."""
 
     server: Server
+    sink: Sink
     sizes: Sizes
     messages: list[bytes]
     numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
@@ -101,9 +107,11 @@ class Figure:
     run: Callable[[Bench], Sample]
     fresh: bool = False
     """Measured once, before all others: memory that earlier work has freed would hide what is used."""
+    needs: Needs = ""
 
     def fits(self, server: Server) -> bool:
-        return server.imap_port is not None or not self.imap
+        can = {"": True, "relay": server.relays, "queue": server.has_queue}[self.needs]
+        return can and (server.imap_port is not None or not self.imap)
 
 
 FIGURES: list[Figure] = []
@@ -117,19 +125,20 @@ def figure(
     imap: bool = True,
     quick: bool = False,
     fresh: bool = False,
+    needs: Needs = "",
 ) -> Callable[[Function], Function]:
     """Put the function into the table under its own name."""
 
     def register(function: Function) -> Function:
         name = function.__name__
-        FIGURES.append(Figure(name, what, unit, imap, quick, targets, function, fresh))
+        FIGURES.append(Figure(name, what, unit, imap, quick, targets, function, fresh, needs))
         return function
 
     return register
 
 
-def make_bench(server: Server, sizes: Sizes) -> Bench:
-    return Bench(server, sizes, corpus(sizes.mailbox_messages))
+def make_bench(server: Server, sink: Sink, sizes: Sizes) -> Bench:
+    return Bench(server, sink, sizes, corpus(sizes.mailbox_messages))
 
 
 class Stopwatch:

@@ -2,7 +2,8 @@
 
 Both run as instances of their own: configuration, queue, mail and sockets in the run's directory, on loopback ports;
 nothing of an installed service is touched. Durability stays at the defaults (Postfix fsyncs its queue file before
-`250`, Dovecot's `mail_fsync` is `optimized`); only limits on connections are raised. Starting them needs root.
+`250`, and keeps it until the next server has the message; Dovecot's `mail_fsync` is `optimized`); only limits on
+connections are raised. Starting them needs root.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from benchmark.certificate import write_certificate
 from benchmark.errors import BenchError, NotAvailable
 from benchmark.ports import LOOPBACK, free_port, wait_for_port
-from benchmark.servers import ADDRESSES, DOMAIN, PASSWORD, USERS, Server, output_of
+from benchmark.servers import ADDRESSES, DOMAIN, PASSWORD, REMOTE, USERS, Server, output_of
 
 _PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 _MAIL_UID = 64_917  # owns the mail; Dovecot takes a number without an account of that name
@@ -93,6 +94,7 @@ smtpd_recipient_restrictions = permit_mynetworks, reject
 virtual_mailbox_domains = {domain}
 virtual_mailbox_maps = hash:{home}/vmailbox
 virtual_transport = lmtp:inet:{host}:{lmtp}
+transport_maps = inline:{{ {{ {remote} = smtp:[{host}]:{sink} }} }}
 message_size_limit = 52428800
 mailbox_size_limit = 0
 virtual_mailbox_limit = 0
@@ -131,6 +133,7 @@ class PostfixDovecot(Server):
     """The pair with one of Dovecot's mailbox formats."""
 
     location: str
+    relays = True
 
     def start(self) -> None:
         for program in ("postfix", "dovecot", "postmap", "postconf"):
@@ -140,6 +143,7 @@ class PostfixDovecot(Server):
             raise NotAvailable("starting Postfix and Dovecot needs root")
         self.directory.mkdir(mode=0o755)
         self.smtp_port, self.imap_port, lmtp = free_port(), free_port(), free_port()
+        self.submission_port = self.smtp_port
         self._start_dovecot(lmtp)
         self._start_postfix(lmtp)
         wait_for_port(self.imap_port, 20)
@@ -163,6 +167,7 @@ class PostfixDovecot(Server):
         shutil.chown(home / "state", "postfix")
         (home / "queue").mkdir()
         values = {"home": home, "host": LOOPBACK, "domain": DOMAIN, "smtp": self.smtp_port, "lmtp": lmtp}
+        values |= {"remote": REMOTE, "sink": self.sink_port}
         places = {"sbin": _postfix_setting("command_directory"), "daemons": _postfix_setting("daemon_directory")}
         (home / "main.cf").write_text(_POSTFIX.format(**values, **places))
         (home / "master.cf").write_text(_MASTER.format(**values))

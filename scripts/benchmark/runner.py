@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmark import imap_figures, smtp_figures  # noqa: F401  (their figures register themselves)
+from benchmark import imap_figures, relay_figures, smtp_figures  # noqa: F401  (their figures register themselves)
 from benchmark.errors import BenchError, NotAvailable
 from benchmark.figures import Bench, Figure, Sample, Sizes, make_bench
 from benchmark.servers import Server
+from benchmark.sink import Sink
 
 Say = Callable[[str], None]
 
@@ -49,13 +50,16 @@ def run(plan: Plan, say: Say) -> Results:
     home.chmod(0o755)  # services that give up root must reach their folders below
     results = Results()
     servers: list[Server] = []
+    sink = Sink()
     try:
-        benches = [make_bench(server, plan.sizes) for server in _start(plan, home, servers, results, say)]
+        serving = _start(plan, home, sink, servers, results, say)
+        benches = [make_bench(server, sink, plan.sizes) for server in serving]
         _note_memory(benches, results)
         _rounds(plan, benches, results, say)
     finally:
         for server in reversed(servers):
             server.stop()
+        sink.stop()
         if plan.keep:
             say(f"kept: {home}")
         else:
@@ -63,11 +67,11 @@ def run(plan: Plan, say: Say) -> Results:
     return results
 
 
-def _start(plan: Plan, home: Path, started: list[Server], results: Results, say: Say) -> list[Server]:
+def _start(plan: Plan, home: Path, sink: Sink, started: list[Server], results: Results, say: Say) -> list[Server]:
     """Start them one after another; `started` holds each as soon as it may have processes."""
     serving = []
     for make in plan.servers:
-        server = make(home)
+        server = make(home, sink.port)
         started.append(server)
         try:
             say(f"starting {server.title}")

@@ -13,21 +13,34 @@ from benchmark.ports import free_port, wait_for_port
 from benchmark.usage import Meter
 
 DOMAIN = "example.test"
+REMOTE = "remote.test"
+"""Elsewhere: what is sent there arrives at the run's sink."""
+DEAD = "dead.test"
+"""Elsewhere: nobody answers."""
 PASSWORD = "pw"
 USERS = tuple(f"user{number}" for number in range(10))
 ADDRESSES = tuple(f"{user}@{DOMAIN}" for user in USERS)
 
 
 class Server(ABC):
-    """Started in a directory of its own; `label` names it in the report."""
+    """Started in a directory of its own; `label` names it in the report.
+
+    submission_port, submission_password: where its users submit mail, and their password, "" where none is asked for;
+    sink_port: where what they send to REMOTE goes. relays, has_queue: can mail be sent, a queue be filled?
+    """
 
     label: str
     title: str
+    relays = False
+    has_queue = False
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, sink_port: int = 0) -> None:
         self.directory = directory / self.label
         self.meter = Meter(self.label)
         self.smtp_port = 0
+        self.submission_port = 0
+        self.submission_password = ""
+        self.sink_port = sink_port
         self.imap_port: int | None = None
 
     @abstractmethod
@@ -37,6 +50,14 @@ class Server(ABC):
     @abstractmethod
     def version(self) -> str:
         """What is measured, for the report."""
+
+    def fill_queue(self, count: int) -> None:
+        """So many messages wait for DEAD, which has been tried already."""
+        raise NotImplementedError
+
+    def empty_queue(self) -> None:
+        """They are gone again."""
+        raise NotImplementedError
 
     def stop(self) -> None:
         """End all its processes."""

@@ -83,7 +83,7 @@ def _deliver(bench: Bench, template: Template, count: int, *, sessions: int, reu
 def _load(bench: Bench, template: Template, count: int, sessions: int, reuse: bool = False) -> Load:
     number = next(bench.numbers) << 32
     return Load(
-        bench.server.smtp_port, ADDRESSES, template, count, sessions, reuse, bench.sizes.seconds, first_number=number
+        bench.server.smtp_port, ADDRESSES, (template,), count, sessions, reuse, bench.sizes.seconds, first_number=number
     )
 
 

@@ -6,6 +6,7 @@ before the next command, like most sending servers.
 
 from __future__ import annotations
 
+import base64
 import socket
 from dataclasses import dataclass
 
@@ -17,16 +18,21 @@ from benchmark.ports import LOOPBACK
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is to be sent."""
+    """What is to be sent. recipients, templates, senders: by turns, one a session.
+
+    password: with which each sender logs in, "" for no AUTH.
+    """
 
     port: int
     recipients: tuple[str, ...]
-    template: Template
+    templates: tuple[Template, ...]
     messages: int
     sessions: int
     reuse: bool = False
     seconds: float = 120.0
     first_number: int = 0
+    senders: tuple[str, ...] = ("sender@example.org",)
+    password: str = ""
 
 
 def expected(load: Load) -> dict[str, int]:
@@ -56,10 +62,13 @@ def _share(load: Load, session: int) -> range:
 
 def _send_share(load: Load, session: int) -> None:
     recipient = _recipient(load, session).encode()
+    sender = load.senders[session % len(load.senders)]
+    template = load.templates[session % len(load.templates)]
+    login = (sender, load.password) if load.password else None
     client: Client | None = None
     for number in _share(load, session):
-        client = client or Client(load.port, load.seconds)
-        client.send(recipient, load.template.numbered(load.first_number + number))
+        client = client or Client(load.port, load.seconds, login)
+        client.send(sender.encode(), recipient, template.numbered(load.first_number + number))
         if not load.reuse:
             client.quit()
             client = None
@@ -68,17 +77,20 @@ def _send_share(load: Load, session: int) -> None:
 
 
 class Client:
-    """One SMTP connection that has said EHLO."""
+    """One SMTP connection that has said EHLO, and AUTH PLAIN (RFC 4616) where a login is given."""
 
-    def __init__(self, port: int, seconds: float) -> None:
+    def __init__(self, port: int, seconds: float, login: tuple[str, str] | None = None) -> None:
         self._socket = socket.create_connection((LOOPBACK, port), timeout=seconds)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._expect(b"220")
         self._command(b"EHLO bench.example.org\r\n", b"250")
+        if login is not None:
+            response = base64.b64encode("\0".join(("", *login)).encode())
+            self._command(b"AUTH PLAIN " + response + b"\r\n", b"235")
 
-    def send(self, recipient: bytes, message: bytes) -> None:
+    def send(self, sender: bytes, recipient: bytes, message: bytes) -> None:
         """One message, which must have no line that begins with a dot and must end with a line end."""
-        self._command(b"MAIL FROM:<sender@example.org>\r\n", b"250")
+        self._command(b"MAIL FROM:<%b>\r\n" % sender, b"250")
         self._command(b"RCPT TO:<%b>\r\n" % recipient, b"250")
         self._command(b"DATA\r\n", b"354")
         self._command(message + b".\r\n", b"250")

@@ -7,31 +7,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from survival import elsewhere
+from survival.elsewhere import ELSEWHERE
 from survival.ledger import ARRIVALS, EDITS, Attempt, Copy, Item, Ledger, State
 from survival.reading import Found
+from survival.row import Row
 
 Verdict = Literal["right", "lost", "doubled", "wrong"]
-
-
-@dataclass(slots=True)
-class Row:
-    """Messages for one account each, and edits of them. found: those that have been carried out."""
-
-    attempted: int = 0
-    acknowledged: int = 0
-    refused: int = 0
-    unknown: int = 0
-    found: int = 0
-    lost: int = 0
-    doubled: int = 0
-    wrong: int = 0
 
 
 @dataclass(slots=True)
 class Judgement:
     """faults: a line for each thing that must not be."""
 
-    rows: dict[str, Row] = field(default_factory=lambda: {kind: Row() for kind in (*ARRIVALS, *EDITS)})
+    rows: dict[str, Row] = field(default_factory=lambda: {kind: Row() for kind in (*ARRIVALS, ELSEWHERE, *EDITS)})
     uids: int = 0
     observations: int = 0
     faults: list[str] = field(default_factory=list)
@@ -42,6 +31,7 @@ def judge(ledger: Ledger, found: Found) -> Judgement:
     judgement = Judgement()
     for item in ledger.items.values():
         _judge_item(item, ledger, found.copies.get((item.attempt, item.account), []), judgement)
+    judgement.faults += elsewhere.judge(ledger, judgement.rows[ELSEWHERE])
     judgement.faults += found.strangers + found.miscounted
     judgement.faults += _falling_uids(ledger, found, judgement)
     judgement.faults += _falling_values(ledger)

@@ -2,9 +2,11 @@
 
 A line is written before an attempt is made, with a number of its own, and another one after its answer:
 
-    {"attempt": 7, "kind": "mx", "at": 1.5, "sender": …, "to": [[account, mailbox], …]}
+    {"attempt": 7, "kind": "mx", "at": 1.5, "sender": …, "to": [[account, mailbox], …], "outside": [[said, address], …]}
     {"attempt": 9, "kind": "move", "at": 2.0, "account": …, "mailbox": "INBOX", "to": "Work", "of": {"7": 12}}
-    {"attempt": 7, "end": "acknowledged", "at": 1.6, "said": "250 …", "uids": {…}, "absent": [accounts]}
+    {"attempt": 7, "end": "acknowledged", "at": 1.6, "said": "250 …", "uids": {…}, "absent": [addresses]}
+    {"elsewhere": 7, "to": [address, …], "exact": true, "at": 1.9}
+    {"fault": "kill worker", "began_at": 2.5, "at": 2.7}
 
 "of" names the edited messages by the attempt that brought them, with their UIDs. Between its two lines, and for ever
 where the second says "unknown", a message has two states that it may be in: before and after. `items` holds them, and
@@ -61,17 +63,39 @@ class Item:
 
 
 @dataclass(slots=True)
+class Departure:
+    """One message for one recipient elsewhere. said: the address in RCPT. arrivals: when, and with its exact octets?"""
+
+    attempt: int
+    said: str
+    address: str
+    refused: bool = False
+    arrivals: list[tuple[float, bool]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
 class Attempt:
     """What was tried. ended_at: 0 while there is no answer."""
 
     number: int
     kind: str
     began_at: float
+    sender: str
     mailbox: str
     said_of: list[Item]
+    departures: list[Departure] = field(default_factory=list)
     outcome: Outcome = "unknown"
     ended_at: float = 0.0
     said: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Disturbance:
+    """A time in which something was broken."""
+
+    fault: str
+    began_at: float
+    ended_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +115,8 @@ class Ledger:
         self.seed = seed
         self.attempts: dict[int, Attempt] = {}
         self.items: dict[tuple[int, str], Item] = {}
+        self.departures: dict[tuple[int, str], Departure] = {}
+        self.disturbances: list[Disturbance] = []
         self.observations: list[Observation] = []
         self.surprises: Counter[str] = Counter()
         self.acknowledged = 0
@@ -106,9 +132,17 @@ class Ledger:
 
     # Writing ----------------------------------------------------------------------------------------------------------
 
-    def begin_arrival(self, kind: str, sender: str, to: Sequence[tuple[str, str]], flags: Sequence[str] = ()) -> int:
-        """to: accounts, each with the mailbox that the message shall be in."""
-        return self._begin({"kind": kind, "sender": sender, "to": to, "flags": flags})
+    def begin_arrival(
+        self,
+        kind: str,
+        sender: str,
+        to: Sequence[tuple[str, str]],
+        flags: Sequence[str] = (),
+        outside: Sequence[tuple[str, str]] = (),
+    ) -> int:
+        """to: accounts, each with the mailbox that the message shall be in. outside: addresses in RCPT, each with the
+        one elsewhere that it leads to."""
+        return self._begin({"kind": kind, "sender": sender, "to": to, "flags": flags, "outside": outside})
 
     def begin_edit(self, kind: str, account: str, mailbox: str, of: Uids, **more: Any) -> int:
         """of: attempts that brought the messages, with their UIDs."""
@@ -117,11 +151,19 @@ class Ledger:
     def end(
         self, attempt: int, outcome: Outcome, said: str = "", uids: Uids | None = None, absent: Sequence[str] = ()
     ) -> None:
-        """uids: of new copies, by the attempt that brought the message; absent: accounts that were refused."""
+        """uids: of new copies, by the attempt that brought the message; absent: addresses that were refused."""
         self._write({"attempt": attempt, "end": outcome, "said": said, "uids": uids or {}, "absent": list(absent)})
 
     def observe(self, account: str, mailbox: str, began_at: float, values: Mapping[str, int]) -> None:
         self._write({"account": account, "mailbox": mailbox, "began_at": began_at, "status": values})
+
+    def arrived_elsewhere(self, attempt: int, to: Sequence[str], exact: bool) -> None:
+        """exact: with its octets."""
+        self._write({"elsewhere": attempt, "to": to, "exact": exact})
+
+    def disturb(self, fault: str, began_at: float) -> None:
+        """From then until now something was broken."""
+        self._write({"fault": fault, "began_at": began_at})
 
     def surprise(self, text: str) -> None:
         """Something that no fault excuses."""
@@ -161,6 +203,10 @@ class Ledger:
         elif "status" in line:
             seen = Observation(line["account"], line["mailbox"], line["began_at"], line["status"])
             self.observations.append(seen)
+        elif "fault" in line:
+            self.disturbances.append(Disturbance(line["fault"], line["began_at"], line["at"]))
+        elif "elsewhere" in line:
+            self._apply_elsewhere(line)
         elif "end" in line:
             self._apply_end(line)
         elif line["kind"] in ARRIVALS:
@@ -174,7 +220,17 @@ class Ledger:
             flags = frozenset(line["flags"])
             item = Item(line["attempt"], account, line["kind"], line["sender"], [(), (Copy(mailbox, flags),)])
             items.append(self.items.setdefault((item.attempt, account), item))
-        self._note(line, line["to"][0][1], items)
+        departures = [Departure(line["attempt"], said, address) for said, address in line["outside"]]
+        self.departures.update({(one.attempt, one.address): one for one in departures})
+        self._note(line, line["to"][0][1] if line["to"] else "", items).departures = departures
+
+    def _apply_elsewhere(self, line: Line) -> None:
+        for address in line["to"]:
+            departure = self.departures.get((line["elsewhere"], address))
+            if departure is None:
+                self.surprises[f"attempt {line['elsewhere']} came to {address}, to whom it was not sent"] += 1
+            else:
+                departure.arrivals.append((line["at"], line["exact"]))
 
     def _apply_edit(self, line: Line) -> None:
         items = [self.items[int(number), line["account"]] for number in line["of"]]
@@ -184,14 +240,17 @@ class Ledger:
             item.edits.append(line["attempt"])
         self._note(line, line["to"] if "to" in line else line["mailbox"], items)
 
-    def _note(self, line: Line, mailbox: str, items: list[Item]) -> None:
-        number = line["attempt"]
-        self.attempts[number] = Attempt(number, line["kind"], line["at"], mailbox, items)
+    def _note(self, line: Line, mailbox: str, items: list[Item]) -> Attempt:
+        number, sender = line["attempt"], line.get("sender", "")
+        attempt = self.attempts[number] = Attempt(number, line["kind"], line["at"], sender, mailbox, items)
+        return attempt
 
     def _apply_end(self, line: Line) -> None:
         attempt = self.attempts[line["attempt"]]
         attempt.outcome, attempt.ended_at, attempt.said = line["end"], line["at"], line["said"]
         self.acknowledged += attempt.outcome == "acknowledged"
+        for departure in attempt.departures:
+            departure.refused = attempt.outcome == "refused" or departure.said in line["absent"]
         for item in attempt.said_of:
             before, after = item.states
             if attempt.outcome == "refused" or item.account in line["absent"]:

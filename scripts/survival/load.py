@@ -14,13 +14,15 @@ from survival.editor import Editor
 from survival.imap import NoAnswer, Session
 from survival.ledger import Ledger
 from survival.octets import message
-from survival.place import INBOX, MAILBOXES, PATIENCE_SECONDS, Person, Place
+from survival.place import ALIAS, INBOX, MAILBOXES, OUTSIDERS, PATIENCE_SECONDS, Person, Place
 from survival.status import status
 
 SENDER = "someone@example.org"
 _PAUSE_SECONDS = 0.1
 _MX, _SUBMISSION, _APPEND = 3, 2, 2
 """Clients of a kind."""
+_ABROAD = 0.3
+"""How often mail that comes in leads out again."""
 
 
 @dataclass
@@ -35,24 +37,25 @@ class Load:
     # SMTP -------------------------------------------------------------------------------------------------------------
 
     def deliver(self, chance: random.Random) -> None:
-        """Some messages by one connection to port 25, each to some recipients."""
+        """Some messages by one connection to port 25, each to some recipients, now and then by way of an alias."""
         with smtplib.SMTP(
             "localhost", self.place.port(25), timeout=PATIENCE_SECONDS, local_hostname="mx.example.org"
         ) as client:
             for _ in range(chance.randrange(1, 8)):
                 to = chance.sample(self.place.people, chance.choice((1, 1, 1, 2, 4)))
-                self._send(client, "mx", SENDER, to)
+                outside = [ALIAS] if chance.random() < _ABROAD else []
+                self._send(client, "mx", SENDER, [] if outside and chance.random() < 0.5 else to, outside)
                 self._rest(chance)
 
     def submit(self, chance: random.Random) -> None:
-        """The same by a user, logged in, on 587 (STARTTLS) or 465 (TLS)."""
+        """The same by a user, logged in, on 587 (STARTTLS) or 465 (TLS), to people here and elsewhere."""
         person = chance.choice(self.place.people)
         with self._submission(chance.random() < 0.5) as client:
             self._log_in(client, person)
             for _ in range(chance.randrange(1, 5)):
-                self._send(
-                    client, "submission", person.address, chance.sample(self.place.people, chance.choice((1, 2)))
-                )
+                to = chance.sample(self.place.people, chance.choice((0, 1, 2)))
+                abroad = chance.sample(OUTSIDERS, chance.choice((0, 1, 1, 3)) if to else 1)
+                self._send(client, "submission", person.address, to, [(address, address) for address in abroad])
                 self._rest(chance)
 
     def _submission(self, by_starttls: bool) -> smtplib.SMTP:
@@ -70,10 +73,15 @@ class Load:
             self._note_refusal("AUTH", error.smtp_code, error.smtp_error)
             raise
 
-    def _send(self, client: smtplib.SMTP, kind: str, sender: str, to: Sequence[Person]) -> None:
-        number = self.ledger.begin_arrival(kind, sender, [(person.address, INBOX) for person in to])
+    def _send(
+        self, client: smtplib.SMTP, kind: str, sender: str, to: Sequence[Person], outside: Sequence[tuple[str, str]]
+    ) -> None:
+        """outside: addresses to say, each with the one elsewhere that it leads to."""
+        here = [(person.address, INBOX) for person in to]
+        number = self.ledger.begin_arrival(kind, sender, here, outside=outside)
+        said_to = [said for said, _ in (*here, *outside)]
         try:
-            absent, said = _transaction(client, sender, to, message(self.ledger.seed, number, sender))
+            absent, said = _transaction(client, sender, said_to, message(self.ledger.seed, number, sender))
         except smtplib.SMTPResponseException as refusal:
             if not 400 <= refusal.smtp_code < 600:  # smtplib calls a lost connection -1
                 self.ledger.end(number, "unknown", str(refusal))
@@ -166,16 +174,16 @@ def running(place: Place, ledger: Ledger) -> Iterator[Load]:
         load.failures += [f"a client does not stop: {thread.name}" for thread in threads if thread.is_alive()]
 
 
-def _transaction(client: smtplib.SMTP, sender: str, to: Sequence[Person], octets: bytes) -> tuple[list[str], str]:
+def _transaction(client: smtplib.SMTP, sender: str, to: Sequence[str], octets: bytes) -> tuple[list[str], str]:
     """Recipients that were refused, and the reply to the message; smtplib's exceptions where all are refused."""
     client.ehlo_or_helo_if_needed()
     _must_accept(*client.mail(sender, ["body=8bitmime", f"size={len(octets)}"]))
-    answers = [(person, *client.rcpt(person.address)) for person in to]
+    answers = [(address, *client.rcpt(address)) for address in to]
     if not any(code == 250 for _, code, _ in answers):
         _must_accept(*answers[0][1:])
     code, reply = client.data(octets)
     _must_accept(code, reply)
-    return [person.address for person, code, _ in answers if code != 250], f"{code} {_text(reply)}"
+    return [address for address, code, _ in answers if code != 250], f"{code} {_text(reply)}"
 
 
 def _must_accept(code: int, reply: bytes) -> None:

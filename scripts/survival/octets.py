@@ -34,7 +34,7 @@ def message(seed: int, attempt: int, sender: str) -> bytes:
 
 def attempt_of(octets: bytes) -> int | None:
     """The number of the attempt that sent this; None for a message of somebody else."""
-    found = _ID.search(octets)
+    found = _ID.search(octets.partition(b"\r\n\r\n")[0] + b"\r\n")
     return None if found is None else int(found[1])
 
 

@@ -10,6 +10,10 @@ from survival.ledger import Ledger
 
 DOMAIN = "example.test"
 INBOX = "INBOX"
+OUTSIDE = "remote.test"
+OUTSIDERS = tuple(f"reader{number}@{OUTSIDE}" for number in range(4))
+ALIAS = (f"team@{DOMAIN}", f"team@{OUTSIDE}")
+"""An address of ours, and the one elsewhere that it leads to."""
 MAILBOXES = (INBOX, "Archive", "Work", "Trash")
 PATIENCE_SECONDS = 5.0
 """So long a client waits for an answer; some processes are stopped for longer."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import astuple, dataclass, field, fields
 
-from survival.judge import Judgement, Row
+from survival.judge import Judgement
 from survival.reading import Found
+from survival.row import Row
 from survival.sweep import Swept
 
-_NAMES = {"mx": "MX", "submission": "submission"}
+_NAMES = {"mx": "MX", "submission": "submission", "elsewhere": "elsewhere"}
 _SHOWN = 40
 """So many faults are printed; the ledger has the rest."""
 
@@ -38,7 +39,7 @@ def table(report: Report) -> str:
     lines = [f"{report.title}: {report.faults.total()} faults in {report.seconds:.0f} s"]
     lines.append(", ".join(f"{times} × {name}" for name, times in sorted(report.faults.items())))
     if report.judgement is not None:
-        heads = ["what", *(value.name for value in fields(Row))]
+        heads = ["what", *(value.name.replace("_", " ") for value in fields(Row))]
         lines += ["", _line(heads), "|" + "---|" * len(heads)]
         for kind, row in report.judgement.rows.items():
             lines.append(_line([_NAMES.get(kind, kind.upper()), *map(str, astuple(row))]))

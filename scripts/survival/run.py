@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from survival import load, reading
+from survival import leftovers, load, reading
 from survival.disk import MIB
 from survival.errors import ChaosError, Incident
 from survival.faults import Fault, deck
@@ -20,6 +20,7 @@ from survival.ledger import Ledger
 from survival.load import Load
 from survival.processes import wait_until
 from survival.report import Report
+from survival.sink import Sink
 from survival.site import Kind, Say, Site
 from survival.sweep import sweep
 
@@ -29,7 +30,10 @@ _PROGRESS = 4
 """So many attempts acknowledged between two faults."""
 _WITHIN = 0.3
 """How often a second fault happens within the first."""
+_QUIET_SECONDS = 5.0
+"""At the beginning nothing is broken: whatever goes wrong then has no excuse."""
 _SETTLE_SECONDS = 2.0
+_DRAIN_SECONDS = 120.0
 _DISK = 768 * MIB
 _DISK_EACH = 8 * MIB
 
@@ -72,8 +76,9 @@ class _Run:
         self.plan, self.faults, self.home = plan, faults, home
         self.say = _with_time(say, kind)
         self.chance = random.Random(f"{plan.seed}.{kind}")
-        self.site = Site(home, kind, _DISK + _DISK_EACH * faults, self.say)
         self.ledger = Ledger(home / "ledger.jsonl", plan.seed)
+        self.sink = Sink(self.ledger)
+        self.site = Site(home, kind, _DISK + _DISK_EACH * faults, self.sink.port, self.say)
         self.report = Report(f"{kind}, seed {plan.seed}")
 
     def whole(self) -> Report:
@@ -83,6 +88,7 @@ class _Run:
             self.report.failures.append(str(error))
         finally:
             self.site.end()
+            self.sink.stop()
             self.ledger.close()
             if self.plan.keep or self.report.all_failures:
                 self.site.keep()
@@ -92,6 +98,7 @@ class _Run:
     def _load_and_compare(self) -> None:
         self.say("starting")
         self.site.start()
+        self.sink.start()
         began = time.monotonic()
         with load.running(self.site.place, self.ledger) as clients:
             try:
@@ -103,6 +110,8 @@ class _Run:
         self._look_after_site()
         self.site.wait_ready()
         time.sleep(_SETTLE_SECONDS)  # what was stopped may still be carrying something out
+        self.say("waiting for the queue")
+        self.report.failures += asyncio.run(leftovers.await_empty(self.site.data, self.site.settings, _DRAIN_SECONDS))
         self._compare()
 
     # Faults -----------------------------------------------------------------------------------------------------------
@@ -110,11 +119,14 @@ class _Run:
     def _do_all(self, clients: Load) -> None:
         cards = deck(self.site, self.chance)
         self._await_progress("the start", clients)
+        time.sleep(_QUIET_SECONDS)
         deadline = time.monotonic() + self.plan.seconds
         while (done := self.report.faults.total()) < self.faults and time.monotonic() < deadline:
             time.sleep(self.chance.expovariate(4))
+            began_at = self.ledger.now()
             names = self._happen(next(cards), cards, self.faults - done)
             self._look_after_site()
+            self.ledger.disturb(names, began_at)
             self._await_progress(names, clients)
             self.say(f"{self.report.faults.total()}/{self.faults} {names}: {self.ledger.acknowledged} acknowledged")
 

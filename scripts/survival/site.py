@@ -25,7 +25,7 @@ from survival import processes
 from survival.disk import Disk, memory_for
 from survival.errors import ChaosError
 from survival.object_store import BUCKET, KEY_ID, SECRET, ObjectStore
-from survival.place import DOMAIN, MAILBOXES, PEOPLE, Place
+from survival.place import ALIAS, DOMAIN, MAILBOXES, PEOPLE, Place
 from survival.proxy import Proxy
 
 Kind = Literal["directory", "s3"]
@@ -52,6 +52,13 @@ default_mailboxes = [{mailboxes}]
 [auth]
 argon2_memory_kib = 1024
 argon2_time = 1
+[send]
+routes = ["* = 127.0.0.1:{sink_port}"]
+retry_pauses_seconds = [1, 2, 3]
+first_backoff_seconds = 1
+longest_backoff_seconds = 3
+lease_seconds = 10
+rescan_seconds = 1
 """
 _S3_SETTINGS = """
 redis = "redis://127.0.0.1:{redis_port}"
@@ -74,12 +81,13 @@ class Site:
     redis: redis.EmbeddedRedis | None = None
     place: Place
 
-    def __init__(self, home: Path, kind: Kind, disk_octets: int, say: Say) -> None:
-        """home: an empty folder that the system account may enter."""
+    def __init__(self, home: Path, kind: Kind, disk_octets: int, sink_port: int, say: Say) -> None:
+        """home: an empty folder that the system account may enter. sink_port: where all mail for elsewhere goes."""
         self.home, self.kind, self._say = home, kind, say
         self.log = home / "serve.log"
         self.settings = home / "pillarbox.toml"
         self._disk_octets = disk_octets
+        self._sink_port = sink_port
         self._offset = _free_offset()
 
     @property
@@ -195,7 +203,8 @@ class Site:
             url, port = self.object_store.url, self.proxy.port
             storage = _S3_SETTINGS.format(bucket=BUCKET, url=url, key_id=KEY_ID, secret=SECRET, redis_port=port)
         boxes = ", ".join(f'{{ name = "{name}" }}' for name in MAILBOXES[1:])
-        self.settings.write_text(_SETTINGS.format(offset=self._offset, storage=storage, mailboxes=boxes))
+        values = {"offset": self._offset, "storage": storage, "mailboxes": boxes, "sink_port": self._sink_port}
+        self.settings.write_text(_SETTINGS.format(**values))
         self.settings.chmod(0o644)
 
     def _make_accounts(self) -> None:
@@ -203,6 +212,7 @@ class Site:
         listing.write_text("".join(f"{person.address},{person.password},0\n" for person in PEOPLE))
         self.must("admin", "domain", "add", DOMAIN)
         self.must("admin", "account", "import", str(listing), seconds=120)
+        self.must("admin", "alias", "add", *ALIAS)
 
     # Commands ---------------------------------------------------------------------------------------------------------
 

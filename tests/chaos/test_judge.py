@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from survival.elsewhere import ELSEWHERE
 from survival.judge import judge
-from survival.ledger import Copy, Ledger
+from survival.ledger import Copy, Disturbance, Ledger
 from survival.reading import Found
+from survival.row import Row
 
 ALICE, BOB = "alice@example.test", "bob@example.test"
 SEEN = frozenset({"\\Seen"})
@@ -65,6 +67,60 @@ def test_an_answer_that_never_came(ledger: Ledger) -> None:
     assert faults(ledger, {}) == faults(ledger, {(attempt, ALICE): inbox(1)}) == []
 
 
+OUT = "reader@remote.test"
+
+
+def departed(ledger: Ledger, outcome: str, *times: float, exact: bool = True, absent: tuple[str, ...] = ()) -> Row:
+    """What is counted of one message by way of an alias; times: when it arrived elsewhere."""
+    attempt = ledger.begin_arrival("mx", "s@example.org", [(ALICE, "INBOX")], outside=[("team@example.test", OUT)])
+    ledger.end(attempt, outcome, absent=absent)  # type: ignore[arg-type]
+    ledger.departures[attempt, OUT].arrivals = [(at, exact) for at in times]
+    stored = {} if outcome == "refused" else {(attempt, ALICE): inbox(1)}
+    return judge(ledger, Found(copies=stored)).rows[ELSEWHERE]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "times", "verdict"),
+    [
+        ("acknowledged", [100.0], ""),
+        ("acknowledged", [], "lost"),
+        ("acknowledged", [100.0, 101.0], "doubled"),
+        ("acknowledged", [49.0, 101.0], "sent_twice"),
+        ("acknowledged", [60.0, 101.0, 102.0], "sent_twice"),
+        ("acknowledged", [47.0, 49.0], "doubled"),
+        ("unknown", [], ""),
+        ("unknown", [100.0], ""),
+        ("refused", [], ""),
+        ("refused", [100.0], "wrong"),
+    ],
+)
+def test_a_departure(ledger: Ledger, outcome: str, times: list[float], verdict: str) -> None:
+    ledger.disturbances.append(Disturbance("kill worker", 50.0, 51.0))
+    row = departed(ledger, outcome, *times)
+    assert [name for name in ("lost", "doubled", "wrong", "sent_twice") if getattr(row, name)] == [verdict] * bool(
+        verdict
+    )
+    assert (row.attempted, getattr(row, outcome)) == (1, 1)
+
+
+def test_a_departure_with_other_octets(ledger: Ledger) -> None:
+    assert departed(ledger, "acknowledged", 1.0, exact=False).wrong == 1
+
+
+@pytest.mark.parametrize(("times", "wrong"), [((), 0), ((1.0,), 1)])
+def test_who_was_refused_gets_nothing(ledger: Ledger, times: tuple[float, ...], wrong: int) -> None:
+    row = departed(ledger, "acknowledged", *times, absent=("team@example.test",))
+    assert (row.refused, row.wrong) == (1, wrong)
+
+
+def test_what_arrives_elsewhere_was_sent_there(ledger: Ledger) -> None:
+    attempt = ledger.begin_arrival("mx", "s@example.org", [], outside=[(OUT, OUT)])
+    ledger.arrived_elsewhere(attempt, [OUT], True)
+    assert faults(ledger, {}) == []
+    ledger.arrived_elsewhere(attempt, [ALICE], True)
+    assert len(faults(ledger, {})) == 1
+
+
 EDITS = [
     ("store", {"how": "+FLAGS", "flags": ["\\Seen"]}, [Copy("INBOX", SEEN, 5)]),
     ("copy", {"to": "Work"}, [Copy("INBOX", uid=5), Copy("Work", uid=9)]),
@@ -112,8 +168,12 @@ def test_what_never_falls(ledger: Ledger, name: str, falls: bool) -> None:
 def test_the_file_says_it_all(ledger: Ledger, tmp_path: Path) -> None:
     message = arrived(ledger, "acknowledged", ALICE, BOB)
     ledger.begin_edit("move", ALICE, "INBOX", {message: 5}, to="Work")
+    out = ledger.begin_arrival("submission", ALICE, [], outside=[(OUT, OUT)])
+    ledger.arrived_elsewhere(out, [OUT], True)
+    ledger.disturb("kill worker", 0.5)
     ledger.surprise("NO [SERVERBUG]")
     ledger.close()
     again = Ledger(tmp_path / "ledger.jsonl", seed=1)
-    assert (again.items, again.surprises) == (ledger.items, ledger.surprises)
+    for what in ("items", "departures", "disturbances", "surprises"):
+        assert getattr(again, what) == getattr(ledger, what) != ()
     again.close()

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -24,7 +25,20 @@ from mailserver.sending.retry import Backoff
 from mailserver.sending.service import Sending
 from mailserver.sending.session import Manner, Session, Unreachable
 from mailserver.sending.targets import Target
-from storage import INBOX, SYSTEM, Account, Store, accounts, domains, mailboxes, queue, queue_admin, reader
+from storage import (
+    INBOX,
+    SYSTEM,
+    Account,
+    Notice,
+    Store,
+    Unavailable,
+    accounts,
+    domains,
+    mailboxes,
+    queue,
+    queue_admin,
+    reader,
+)
 from storage.queue_admin import Filter
 from tests.receiving.tools import open_store
 from tests.support.smtp_sink import Fault, Sink, running_sink
@@ -148,6 +162,47 @@ async def test_what_waits_in_the_queue_is_found_at_the_start(store: Store, alice
         await node.stop()
     assert sorted(m.recipients[0] for m in sink.messages) == sorted(f"RCPT TO:<x{n}@remote.test>" for n in range(120))
     assert sink.connections <= 20
+
+
+async def test_a_look_that_failed_is_made_again(store: Store, alice: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [Unavailable("not now")]
+    schedule = queue.schedule
+
+    async def failing_once(store: Store) -> dict[str, tuple[float, float]]:
+        if answers:
+            raise answers.pop()
+        return await schedule(store)
+
+    monkeypatch.setattr(queue, "schedule", failing_once)
+    with running_sink() as sink:
+        node = Node(store, alice, {"remote.test": f"127.0.0.1:{sink.port}"}, rescan_seconds=3600.0)
+        await node.submit("reader@remote.test")
+        node.start()
+        await node.until_sent()
+        await node.stop()
+    assert len(sink.messages) == 1
+
+
+async def test_hints_wait_where_looking_takes_long(
+    store: Store, alice: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = []
+
+    async def slow(store: Store) -> dict[str, tuple[float, float]]:
+        looks.append(time.monotonic())
+        await asyncio.sleep(0.1)
+        return {}
+
+    monkeypatch.setattr(queue, "schedule", slow)
+    node = Node(store, alice, {}, rescan_seconds=3600.0)
+    node.start()
+    assert node.sending is not None
+    async with asyncio.timeout(SECONDS):
+        while len(looks) < 3:
+            node.sending.hear(Notice("queue", alice.account_id))
+            await asyncio.sleep(0.02)
+    await node.stop()
+    assert all(later - sooner >= 2 for sooner, later in pairwise(looks))  # twenty times as long as a look takes
 
 
 async def test_many_recipients_go_in_transactions_of_a_hundred(store: Store, alice: Account) -> None:
