@@ -44,7 +44,7 @@ from storage.blobs import generation
 from storage.connect import connect
 from storage.content import Message
 from storage.errors import OutcomeUnknown, StorageError, Unavailable
-from storage.records import Placed, Placement
+from storage.records import MessageId, Placed, Placement
 from storage.store import SERVER_SETTINGS, commit, is_unavailable
 from storage.tasks import end
 
@@ -96,9 +96,17 @@ class Committer:
             self._conn.terminate()
 
     async def deliver(
-        self, message: Message, placements: Sequence[Placement], *, trace_id: UUID, quota: str
+        self,
+        message: Message,
+        placements: Sequence[Placement],
+        *,
+        trace_id: UUID,
+        quota: str,
+        message_id: MessageId | None = None,
     ) -> list[Placed]:
         """Writes one message to all placements or to none, and returns once it is durable.
+
+        message_id: the id that it gets, for those who have to know it beforehand.
 
         quota "refuse": OverQuota where an account has no room. "share": OverQuota only where none has.
         NotFound: a mailbox or account is gone. LimitReached. Unavailable: surely absent. OutcomeUnknown: say nothing.
@@ -112,7 +120,15 @@ class Committer:
         deadline = time.monotonic() + self._store.config.lock_timeout_seconds
         answer: asyncio.Future[list[Placed]] = asyncio.get_running_loop().create_future()
         pending = Pending(
-            message, placements, trace_id, quota == "share", new_message_id(), deadline, accounts, ciphers, answer
+            message,
+            placements,
+            trace_id,
+            quota == "share",
+            message_id or new_message_id(),
+            deadline,
+            accounts,
+            ciphers,
+            answer,
         )
         self._waiting.append(pending)
         self._wake.set()
