@@ -98,6 +98,30 @@ class Placed:
 
 
 @dataclass(frozen=True, slots=True)
+class OutgoingRecipient:
+    """An address elsewhere: its domain in stored form, and what was asked for by DSN (RFC 3461)."""
+
+    address: str
+    destination: str
+    notify: str | None = None
+    orcpt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A message for recipients elsewhere. reverse_path: "" is the null path; header_prefix: Received fields."""
+
+    owner: AccountId
+    reverse_path: str
+    recipients: tuple[OutgoingRecipient, ...]
+    header_prefix: bytes = b""
+    body: str = "7BIT"
+    smtputf8: bool = False
+    ret: str = ""
+    envid: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Extent:
     """Where the parts of a message lie: what is needed to cut sections out of its octets.
 

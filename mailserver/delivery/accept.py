@@ -16,7 +16,7 @@ from uuid import UUID
 from mailserver.delivery.take_apart import Split, split
 from mailserver.message import structure, summary
 from mailserver.message.summary import Summary
-from storage import Placed, Placement, Store, content
+from storage import MessageId, Placed, Placement, Store, content
 
 
 async def accept(
@@ -27,10 +27,12 @@ async def accept(
     trace_id: UUID,
     quota: Literal["refuse", "share"],
     arrived: int,
+    message_id: MessageId | None = None,
 ) -> list[Placed]:
     """Stores one message in all the placements, or in none; returns once it is durable.
 
-    trace_id names this attempt, in the log and in the rows. arrived: epoch seconds. quota "refuse": OverQuota where an
+    trace_id names this attempt, in the log and in the rows. arrived: epoch seconds. message_id: the id that the message
+    gets, for those who have to know it beforehand. quota "refuse": OverQuota where an
     account has no room; "share": only where none of them has. Raises what storage raises: NotFound, OverQuota,
     LimitReached, Unavailable (surely not stored), OutcomeUnknown (say neither yes nor no).
     """
@@ -40,7 +42,7 @@ async def accept(
     else:
         parts, digest = _take_apart(octets, threshold, arrived)
     message = await content.prepare(store, parts, digest, len(octets))
-    return await store.committer.deliver(message, placements, trace_id=trace_id, quota=quota)
+    return await store.committer.deliver(message, placements, trace_id=trace_id, quota=quota, message_id=message_id)
 
 
 def _take_apart(octets: bytes, threshold: int, arrived: int) -> tuple[Split, Summary]:
