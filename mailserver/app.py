@@ -23,6 +23,7 @@ import prometheus_client
 
 from admin_api.listener import ALPN, MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS, HttpListener
 from admin_api.routes.health import Health
+from admin_api.service import Api
 from config.schema import Config
 from mailserver import metrics
 from mailserver.imap.service import Service as ImapService
@@ -73,6 +74,7 @@ class Services:
         self.health = Health(self._problems)
         self.receiving: Receiving | None = None
         self.imap: ImapService | None = None
+        self.api: Api | None = None
         self.stopping = False
         self._checks: set[asyncio.Task[None]] = set()
 
@@ -84,7 +86,7 @@ class Services:
         self.memory.limit = config.mail.receive_memory_mib * 1024 * 1024
         self.store.reconfigure(config.storage, config.mail)
         self.logins.reconfigure(config.auth)
-        for service in (self.receiving, self.imap):
+        for service in (self.receiving, self.imap, self.api):
             if service is not None:
                 service.reconfigure(config)
 
@@ -230,11 +232,14 @@ async def serve(
 ) -> None:
     """Serves until `stop` is set; `ready` is called once all listeners are open."""
     roles = services.config.server.roles
+    if "api" in roles:
+        services.api = Api(services.config, services.store, services.logins, SharedMemory(services.memory))
     http = HttpListener(
         services.config,
         services.health,
         tls=services.certificates.lasting_context(*ALPN),
         connections=services.limits.connections(MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS, kind="http"),
+        api=services.api,
     )
     unlisten = services.store.changes.listen(services.hear)
     services.deadlines.start()
@@ -245,6 +250,8 @@ async def serve(
         stack.callback(unlisten)
         stack.callback(services.logins.close)
         stack.callback(services.deadlines.stop)
+        if services.api is not None:
+            stack.callback(services.api.close)
         if "api" in roles:
             await http.start(clear=sockets.get("http", ()), secure=sockets.get("https", ()))
         for listener in listeners:

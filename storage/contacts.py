@@ -119,7 +119,7 @@ async def remove(store: Store, account_id: AccountId, contact_id: int) -> None:
 def sort_key(name: str) -> str:
     """By what names are ordered: letters without regard to case or accents."""
     letters = unicodedata.normalize("NFKD", name[:_SORTED_CHARACTERS]).casefold()
-    return "".join(letter for letter in letters if not unicodedata.combining(letter))
+    return "".join(letter for letter in letters if not unicodedata.combining(letter))[:_SORTED_CHARACTERS]
 
 
 def _contact(row: Any) -> Contact:

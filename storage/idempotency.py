@@ -98,6 +98,17 @@ async def begin(store: Store, request: Request) -> Begun | Sent | Busy | Differs
         return await _repeated(store, conn, request, row, now)
 
 
+async def sent(store: Store, account_id: AccountId, key: str, digest: bytes) -> Sent | Differs | None:
+    """Whether the key is done with, before anything is done for the request; None: `begin` says more."""
+    async with store.acquire() as conn:
+        row = await conn.fetchrow(_FIND, account_id, key)
+    if row is None:
+        return None
+    if row["request"] != digest:
+        return Differs()
+    return Sent(row["message_id"], row["trace_id"]) if row["done"] else None
+
+
 async def _repeated(store: Store, conn: Any, request: Request, row: Any, now: datetime) -> Begun | Sent | Busy:
     if row["done"]:
         return Sent(row["message_id"], row["trace_id"])

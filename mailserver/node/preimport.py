@@ -22,7 +22,10 @@ OURS = ("config", "storage", "mailserver", "admin_api")
 _NOT_IN_WORKERS = ("mailserver.cli",)
 
 # Packages of others with modules that they import on first use.
-OTHERS = ("aiohttp", "argon2", "asyncpg", "cryptography", "idna", "lz4", "prometheus_client", "redis", "structlog")
+OTHERS = (
+    *("aiohttp", "argon2", "asyncpg", "cryptography", "idna", "jwt", "lz4", "prometheus_client", "pydantic", "redis"),
+    "structlog",
+)
 S3 = ("aiobotocore", "botocore")
 _NEVER = ("test", "tests", "_testing", "pytest_plugin", "worker", "_aiohttp_ext")
 

@@ -26,7 +26,11 @@ async def age(database: str) -> None:
 
 async def test_once_done_it_is_answered_as_before(store: Store) -> None:
     assert await idempotency.begin(store, FIRST) == Begun(FIRST.message_id, FIRST.trace_id)
+    assert await idempotency.sent(store, ALICE, "k", FIRST.digest) is None
     await idempotency.finish(store, ALICE, "k", FIRST.message_id)
+    assert await idempotency.sent(store, ALICE, "k", FIRST.digest) == Sent(FIRST.message_id, FIRST.trace_id)
+    assert await idempotency.sent(store, ALICE, "k", b"e" * 32) == Differs()
+    assert await idempotency.sent(store, BOB, "k", FIRST.digest) is None
     assert await idempotency.begin(store, AGAIN) == Sent(FIRST.message_id, FIRST.trace_id)
 
 
