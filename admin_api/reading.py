@@ -9,6 +9,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -25,6 +26,7 @@ from storage.pages import Entry
 SHOWN_OCTETS: Final = 1024 * 1024
 """Of a text in the message, as many as are decoded for a document."""
 _ASIDE_OCTETS = 64 * 1024
+_SHORT_OCTETS = 1024
 _PIECE = 64 * 1024
 _EARLIEST = -62_135_596_800  # 0001-01-01
 
@@ -36,7 +38,8 @@ PART_POLICY = "default-src 'none'; sandbox"
 
 
 def moment(epoch: float) -> str:
-    return datetime.fromtimestamp(max(epoch, _EARLIEST), UTC).strftime("%Y-%m-%dT%H:%M:%SZ").rjust(20, "0")
+    """Whole seconds, in the form of RFC 3339."""
+    return datetime.fromtimestamp(max(epoch, _EARLIEST), UTC).isoformat()[:19] + "Z"
 
 
 def people(persons: Iterable[Person]) -> list[dict[str, str]]:
@@ -63,20 +66,33 @@ def page(listed: Listed, overviews: dict[int, Overview]) -> dict[str, Any]:
 
 
 def _item(entry: Entry, overview: Overview, keywords: tuple[str, ...]) -> dict[str, Any]:
-    envelope = shown.envelope(overview.envelope)
+    texts = overview.envelope, overview.bodystructure
+    words = _short_words(*texts) if max(map(len, texts)) <= _SHORT_OCTETS else _words(*texts)
     return {
         "id": object_ids.email_id(overview.message_id),
         "thread_id": object_ids.thread_id(overview.thread_id),
-        "from": people(envelope.from_),
-        "to": people(envelope.to),
-        "subject": envelope.subject,
+        **words,
         "date": moment(overview.sent),
         "received": moment(entry.received),
         "preview": overview.preview,
         "size": overview.size,
         "flags": inbox.flag_names(entry.flags, keywords),
-        "attachments": [filename_of(leaf) for leaf in shown.parts(overview.bodystructure).attachments],
     }
+
+
+def _words(envelope: bytes, bodystructure: bytes) -> dict[str, Any]:
+    """What of an item has to be read out of IMAP text; it is never changed."""
+    headline = shown.headline(envelope)
+    return {
+        "from": people(headline.from_),
+        "to": people(headline.to),
+        "subject": headline.subject,
+        "attachments": [filename_of(leaf) for leaf in shown.parts(bodystructure).attachments],
+    }
+
+
+# Who looks at a list looks at it again.
+_short_words = lru_cache(maxsize=1024)(_words)
 
 
 # One message ----------------------------------------------------------------------------------------------------------

@@ -286,7 +286,7 @@ class Contacts(Given):
 class ContactsQuery(Taken):
     limit: int = Field(default=50, ge=1, le=MAX_PAGE, description="Contacts on a page.")
     cursor: str | None = Field(
-        default=None, max_length=800, pattern=r"^[A-Za-z0-9_-]*$", description="`next_cursor` of the page before."
+        default=None, max_length=800, pattern=r"^[A-Za-z0-9_-]+$", description="`next_cursor` of the page before."
     )
 
 

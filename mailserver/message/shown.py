@@ -10,8 +10,7 @@ every other leaf is one. A message inside the message is a single attachment.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
 from mailserver.message import decode
@@ -20,7 +19,8 @@ from mailserver.message.content_type import Parameters
 MAX_DEPTH = 200
 """Levels of lists; deeper ones are left out."""
 
-_TOKEN = re.compile(rb'(\()|(\))|"([^"\\]*(?:\\.[^"\\]*)*)"|\{(\d+)\}\r\n|([^ ()"{]+)', re.DOTALL)
+_TOKEN = re.compile(rb'([()])|([^ ()"{]+)|"([^"\\]*(?:\\.[^"\\]*)*)"', re.DOTALL)
+_LITERAL = re.compile(rb"\{(\d{1,9})\}\r\n")
 _QUOTED_PAIR = re.compile(rb"\\(.)", re.DOTALL)
 
 Value: TypeAlias = "bytes | list[Value] | None"
@@ -33,8 +33,7 @@ class Person(NamedTuple):
     email: str
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(NamedTuple):
     subject: str
     from_: list[Person]
     sender: list[Person]
@@ -46,12 +45,16 @@ class Envelope:
     message_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Leaf:
-    """A part without parts. path: its section numbers; size: octets as encoded; attachment: it is none of the texts.
+class Headline(NamedTuple):
+    """What a list shows of an Envelope."""
 
-    content_id: without its brackets.
-    """
+    subject: str
+    from_: list[Person]
+    to: list[Person]
+
+
+class Leaf(NamedTuple):
+    """A part without parts. path: its section numbers; size: octets as encoded; content_id: without its brackets."""
 
     path: tuple[int, ...]
     type: str
@@ -62,7 +65,6 @@ class Leaf:
     filename: str
     content_id: str
     disposition: str
-    attachment: bool = True
 
     @property
     def part(self) -> str:
@@ -73,8 +75,7 @@ class Leaf:
         return f"{self.type}/{self.subtype}"
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
+class Parts(NamedTuple):
     """The leaves of a message: what is shown of it, and the rest, in order."""
 
     text: Leaf | None
@@ -88,6 +89,13 @@ def envelope(text: bytes) -> Envelope:
     fields += [None] * (10 - len(fields))
     from_, sender, reply_to, to, cc, bcc = map(_people, fields[2:8])
     return Envelope(_words(fields[1]), from_, sender, reply_to, to, cc, bcc, _text(fields[8]), _text(fields[9]))
+
+
+def headline(text: bytes) -> Headline:
+    """What a list shows of an ENVELOPE."""
+    fields = _read(text)
+    fields += [None] * (6 - len(fields))
+    return Headline(_words(fields[1]), _people(fields[2]), _people(fields[5]))
 
 
 def parts(text: bytes) -> Parts:
@@ -165,7 +173,13 @@ def _address(mailbox: Value, host: Value) -> str:
 
 
 def _words(value: Value) -> str:
-    return decode.words(value) if isinstance(value, bytes) else ""
+    if not isinstance(value, bytes):
+        return ""
+    if value.isascii() and b"=?" not in value:
+        text = value.decode("ascii")
+        if text.isprintable():
+            return text
+    return decode.words(value)
 
 
 def _text(value: Value) -> str:
@@ -175,30 +189,43 @@ def _text(value: Value) -> str:
 def _read(text: bytes) -> list[Value]:
     """The elements of the outermost list."""
     root: list[Value] = []
-    stack: list[list[Value]] = [root]
-    at, size = 0, len(text)
-    match = _TOKEN.match
-    while at < size:
-        token = match(text, at + (text[at] == 32))
-        if token is None:
-            break
-        at = token.end()
-        opens, closes, quoted, literal, atom = token.groups()
-        if quoted is not None:
-            stack[-1].append(_QUOTED_PAIR.sub(rb"\1", quoted) if b"\\" in quoted else quoted)
-        elif opens:
+    top, around = root, []
+    for bracket, atom, quoted in _tokens(text):
+        if atom:
+            top.append(None if atom == b"NIL" else atom)
+        elif not bracket:
+            top.append(_QUOTED_PAIR.sub(rb"\1", quoted) if b"\\" in quoted else quoted)
+        elif bracket == b"(":
+            around.append(top)
             inner: list[Value] = []
-            stack[-1].append(inner)
-            stack.append(inner)
-        elif closes:
-            stack.pop()
-            if len(stack) <= 1:
-                break
-        elif literal:
-            end = at + int(literal[:9])
-            stack[-1].append(text[at:end])
-            at = end
+            top.append(inner)
+            top = inner
+        elif len(around) < 2:
+            break
         else:
-            stack[-1].append(None if atom == b"NIL" else atom)
+            top = around.pop()
     found = root[0] if root else []
     return found if isinstance(found, list) else []
+
+
+def _tokens(text: bytes) -> Iterable[tuple[bytes, bytes, bytes]]:
+    """A bracket, an atom or a string each; an empty string is none of the others."""
+    if b"{" not in text:
+        return _TOKEN.findall(text)
+    return _tokens_and_literals(text)
+
+
+def _tokens_and_literals(text: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
+    at, size = 0, len(text)
+    while at < size:
+        literal = _LITERAL.match(text, at)
+        if literal is not None:
+            at = literal.end() + int(literal[1])
+            yield b"", b"", text[literal.end() : at].replace(b"\\", rb"\\")
+            continue
+        token = _TOKEN.match(text, at)
+        if token is None:
+            at += 1
+        else:
+            at = token.end()
+            yield token[1] or b"", token[2] or b"", token[3] or b""
