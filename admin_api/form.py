@@ -45,13 +45,16 @@ async def read_form(request: web.Request, store: Store, held: Held, limit: int, 
         except (ValueError, BadHttpMessage, LookupError):
             raise Problem(400, "the body is no well-formed multipart/form-data") from None
         finally:
-            await reading.end()
+            if not reading.whole:
+                reading.give_up()
+    await reading.end()
     return reading.form
 
 
 class _Reading:
     def __init__(self, store: Store, held: Held, limit: int) -> None:
         self.form = Form()
+        self.whole = False
         self._store = store
         self._held = held
         self._limit = limit
@@ -67,6 +70,7 @@ class _Reading:
             if part.headers.get("Content-Transfer-Encoding", "").lower() not in _PLAIN:
                 raise ValueError("RFC 7578 §4.7: parts are sent as they are")
             await self._take(part)
+        self.whole = True
 
     async def _take(self, part: BodyPartReader) -> None:
         name = part.name or ""
@@ -116,3 +120,7 @@ class _Reading:
 
     async def end(self) -> None:
         await asyncio.gather(*self._puts)
+
+    def give_up(self) -> None:
+        for put in self._puts:
+            put.cancel()

@@ -27,6 +27,7 @@ name the field which is wrong. Unknown fields and parameters are refused. Ids ar
 """
 _EVERYWHERE = {
     400: "The request is malformed.",
+    422: "The request is not as it should be; `errors` says which field or parameter.",
     503: "The server cannot serve now; `Retry-After` says when to try again.",
 }
 _WITH_LOGIN = {401: "A token is needed, or the one that was sent is not good."}
@@ -34,9 +35,7 @@ _WITH_BODY = {
     408: "The body took too long to arrive.",
     413: "The body is too large.",
     415: "The body is of a type that is not taken.",
-    422: "The body is not as it should be; `errors` says which field.",
 }
-_WITH_QUERY = {422: "A parameter is not as it should be."}
 
 
 def document(routes: Sequence[Route]) -> dict[str, Any]:
@@ -125,8 +124,6 @@ def _responses(route: Route, references: References) -> dict[str, Any]:
         said |= _WITH_LOGIN
     if route.body is not None:
         said |= _WITH_BODY
-    if route.query is not None:
-        said |= _WITH_QUERY
     said |= route.problems
     problem = {"schema": references[ProblemDocument, "serialization"]}
     made = {

@@ -20,7 +20,7 @@ from admin_api.route import Call
 from mailserver.message import charsets, shown, structure, summary, transfer
 from mailserver.message.shown import Leaf, Parts, Person
 from storage import AccountId, Extent, MessageId, NotFound, Store, inbox, object_ids, reader
-from storage.inbox import Detail, Listed, Overview
+from storage.inbox import Detail, Listed, Membership, Overview
 from storage.pages import Entry
 
 SHOWN_OCTETS: Final = 1024 * 1024
@@ -125,17 +125,22 @@ async def email(store: Store, account_id: AccountId, message_id: int) -> dict[st
         "html": html,
         "truncated": cut or html_cut,
         "attachments": list(map(_attachment, parts.attachments)),
-        "mailboxes": [
-            {
-                "id": object_ids.mailbox_id(account_id, place.mailbox_id),
-                "name": place.name,
-                "uid": place.uid,
-                "flags": place.flags,
-                "modseq": place.modseq,
-            }
-            for place in memberships
-        ],
+        "mailboxes": places(account_id, memberships),
     }
+
+
+def places(account_id: AccountId, memberships: Iterable[Membership]) -> list[dict[str, Any]]:
+    """Where a message is."""
+    return [
+        {
+            "id": object_ids.mailbox_id(account_id, place.mailbox_id),
+            "name": place.name,
+            "uid": place.uid,
+            "flags": place.flags,
+            "modseq": place.modseq,
+        }
+        for place in memberships
+    ]
 
 
 def _attachment(leaf: Leaf) -> dict[str, Any]:
@@ -241,8 +246,9 @@ async def _stream(
     response = web.StreamResponse(headers=headers)
     response.content_length = length
     await response.prepare(request)
-    async for piece in pieces:
-        await response.write(piece)
+    if request.method != "HEAD":
+        async for piece in pieces:
+            await response.write(piece)
     await response.write_eof()
     return response
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from admin_api import bodies, problems
 from admin_api.problems import Problem
@@ -48,6 +48,12 @@ class Call:
 
     def path(self, name: str) -> str:
         return self.request.match_info[name]
+
+
+class Nothing(BaseModel):
+    """The query of a route that takes none."""
+
+    model_config = ConfigDict(extra="forbid")
 
 
 Handler = Callable[[Call], Awaitable[web.StreamResponse]]
@@ -89,7 +95,7 @@ class Route:
 
 
 def web_routes(api: Api, routes: list[Route]) -> list[web.RouteDef]:
-    """Every route, at the root and under the prefix."""
+    """Every route, at the root and under the prefix; HEAD wherever there is GET (RFC 9110 §9.1)."""
     return [
         web.route(route.method, prefix + route.path, _handle(api, route)) for prefix in ("", PREFIX) for route in routes
     ]
@@ -98,7 +104,7 @@ def web_routes(api: Api, routes: list[Route]) -> list[web.RouteDef]:
 def _handle(api: Api, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def handle(request: web.Request) -> web.StreamResponse:
         bearer = await api.tokens.bearer(request) if route.login else None
-        query = bodies.fit_query(route.query, _parameters(request)) if route.query else None
+        query = bodies.fit_query(route.query or Nothing, _parameters(request))
         body = None
         if route.body is not None and route.form is None:
             settings = api.config.http

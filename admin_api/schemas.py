@@ -223,6 +223,28 @@ class Email(Given):
     mailboxes: list[MembershipDocument]
 
 
+Flag = Annotated[str, StringConstraints(pattern=r"^\\?[!#$&'+,./0-9:;<=>?@A-Z^_`a-z|}~-]{1,127}$")]
+
+
+class FlagsChange(Taken):
+    """System flags and keywords, as in IMAP."""
+
+    add: Annotated[list[Flag], Field(max_length=100)] = []
+    remove: Annotated[list[Flag], Field(max_length=100)] = []
+
+
+class EmailChange(Taken):
+    flags: FlagsChange
+    mailbox: str | None = Field(
+        default=None, max_length=100, description="The mailbox (MAILBOXID) whose flags change; without it, all."
+    )
+
+
+class Memberships(Given):
+    id: str = Field(pattern=EMAIL_ID)
+    mailboxes: list[MembershipDocument]
+
+
 class InboxQuery(Taken):
     limit: int = Field(default=25, ge=1, le=MAX_PAGE, description="Messages on a page.")
     cursor: str | None = Field(

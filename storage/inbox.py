@@ -140,15 +140,28 @@ async def overviews(store: Store, account_id: AccountId, message_ids: Sequence[i
 async def detail(store: Store, account_id: AccountId, message_id: int) -> tuple[Detail, list[Membership]]:
     """A message and the mailboxes that it is in; NotFound where it is in none."""
     async with store.acquire() as conn:
-        places = await conn.fetch(_PLACES, account_id, message_id)
-        row = await conn.fetchrow(_DETAIL, account_id, message_id) if places else None
-    memberships = [found for place in places for found in _memberships(place, message_id)]
-    if row is None or not memberships:
+        found = await _memberships(conn, account_id, message_id)
+        row = await conn.fetchrow(_DETAIL, account_id, message_id)
+    if row is None:
         raise NotFound("the message")
-    return Detail(*row), memberships
+    return Detail(*row), found
 
 
-def _memberships(row: Any, message_id: int) -> list[Membership]:
+async def memberships(store: Store, account_id: AccountId, message_id: int) -> list[Membership]:
+    """The mailboxes that a message is in; NotFound where there is none."""
+    async with store.acquire() as conn:
+        return await _memberships(conn, account_id, message_id)
+
+
+async def _memberships(conn: Any, account_id: int, message_id: int) -> list[Membership]:
+    rows = await conn.fetch(_PLACES, account_id, message_id)
+    found = [place for row in rows for place in _in_row(row, message_id)]
+    if not found:
+        raise NotFound("the message")
+    return found
+
+
+def _in_row(row: Any, message_id: int) -> list[Membership]:
     mailbox_id, name, _, keywords = list(row)[:4]
     (held,) = membership.pages_of([list(row)[4:]])
     return [

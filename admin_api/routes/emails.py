@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from admin_api import reading, schemas, sending
+from admin_api import changing, reading, schemas, sending
 from admin_api.problems import Problem
 from admin_api.route import Answer, Call, Route, json_response
 from storage import INBOX, AccountId, NotFound, inbox, object_ids
@@ -28,6 +28,11 @@ async def get_inbox(call: Call) -> web.StreamResponse:
 
 async def get_email(call: Call) -> web.StreamResponse:
     return json_response(await reading.email(call.api.store, AccountId(call.account_id), _message_id(call)))
+
+
+async def patch_email(call: Call) -> web.StreamResponse:
+    account_id = AccountId(call.account_id)
+    return json_response(await changing.change(call.api.store, account_id, _message_id(call), call.body))
 
 
 async def get_attachment(call: Call) -> web.StreamResponse:
@@ -90,6 +95,19 @@ ROUTES = [
         parameters=_ID,
         problems={404: "There is no such message in any mailbox of the account."},
         description="Reading it does not set \\\\Seen.",
+    ),
+    Route(
+        "PATCH",
+        "/emails/{id}",
+        "changeEmail",
+        "Change a message's flags",
+        patch_email,
+        {200: Answer("The mailboxes that it is in, with its flags there.", schemas.Memberships)},
+        "emails",
+        body=schemas.EmailChange,
+        parameters=_ID,
+        problems={404: "There is no such message in any mailbox of the account."},
+        description="In the named mailbox, or in all that it is in.",
     ),
     Route(
         "GET",

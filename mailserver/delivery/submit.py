@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from mailserver import metrics
 from mailserver.delivery.accept import accept
 from mailserver.delivery.route import Routes
 from mailserver.message import received
@@ -31,6 +32,9 @@ from storage import (
     mailboxes,
 )
 from storage.records import Outgoing, OutgoingRecipient
+
+_RECEIVED = metrics.messages_received.labels("api")
+_OCTETS = metrics.octets_received.labels("api")
 
 SENT_USE = "\\Sent"
 SENT_NAME = ("Sent",)
@@ -143,6 +147,8 @@ async def commit(store: Store, envelope: Envelope, made: Plan, *, message_id: Me
         arrived=now,
         message_id=message_id,
     )
+    _RECEIVED.inc()
+    _OCTETS.inc(len(envelope.octets))
     return placed[0].message_id if placed else message_id
 
 

@@ -120,6 +120,19 @@ async def test_parameters_that_are_refused(alice: Client, query: str, field: str
     assert (await alice.get(f"/emails/inbox?{query}")).problem == (422, field)
 
 
+async def test_parameters_of_routes_that_take_none(site: Site, alice: Client) -> None:
+    placed = await deliver(site, ATTACHED)
+    assert (await alice.get(url(placed, "?colour=red"))).problem == (422, "colour")
+
+
+async def test_head(site: Site, alice: Client) -> None:
+    placed = await deliver(site, ATTACHED)
+    for path in ("/emails/inbox", url(placed), url(placed, "/raw")):
+        reply = await alice.ask("HEAD", path, check=False)
+        assert (reply.status, reply.octets) == (200, b"")
+    assert (await alice.ask("HEAD", "/login", check=False)).status == 405
+
+
 async def test_an_envelope_that_is_longer_than_a_list_looks_at(site: Site, alice: Client) -> None:
     many = b", ".join(b"Person %d <p%d@example.org>" % (n, n) for n in range(2000))
     await deliver(site, b"From: a@example.org\r\nSubject: long\r\nTo: " + many + b"\r\n\r\nx")
@@ -217,6 +230,67 @@ async def test_odd_messages(site: Site, alice: Client, octets: bytes) -> None:
     for one in found.json["attachments"]:
         assert (await alice.get(url(placed, f"/attachments/{one['part']}"))).status == 200
     assert (await alice.get(url(placed, "/raw"))).octets == b"X-Prefix: 1\r\n" + octets
+
+
+# Flags ----------------------------------------------------------------------------------------------------------------
+
+
+async def in_two_mailboxes(site: Site) -> tuple[Placed, str]:
+    """A message in INBOX and Sent, and the id of Sent."""
+    placed = await deliver(site, ATTACHED)
+    sent = await mailboxes.find(site.store, site.alice.account_id, ("Sent",))
+    await messages.copy(site.store, site.alice.account_id, INBOX, [placed.uid], sent.mailbox_id)
+    return placed, object_ids.mailbox_id(site.alice.account_id, sent.mailbox_id)
+
+
+async def test_a_change_of_flags_is_one_in_all_mailboxes(site: Site, alice: Client) -> None:
+    placed, _ = await in_two_mailboxes(site)
+    change = {"flags": {"add": ["\\Seen", "\\FLAGGED", "$Work"]}}
+    reply = await alice.ask("PATCH", url(placed), json=change)
+    flags = ["\\Seen", "\\Flagged", "$Work"]
+    assert [(place["name"], place["flags"]) for place in reply.json["mailboxes"]] == [
+        (["INBOX"], flags),
+        (["Sent"], flags),
+    ]
+    assert (await alice.get("/emails/inbox")).json["unseen"] == 0
+    reply = await alice.ask("PATCH", url(placed), json={"flags": {"remove": ["\\Seen", "$work", "$Other"]}})
+    assert [place["flags"] for place in reply.json["mailboxes"]] == [["\\Flagged"]] * 2
+    assert (await alice.get(url(placed))).json["mailboxes"] == reply.json["mailboxes"]
+
+
+async def test_a_change_in_one_mailbox(site: Site, alice: Client) -> None:
+    placed, sent = await in_two_mailboxes(site)
+    change = {"flags": {"add": ["\\Seen"]}, "mailbox": sent}
+    reply = await alice.ask("PATCH", url(placed), json=change)
+    assert [place["flags"] for place in reply.json["mailboxes"]] == [[], ["\\Seen"]]
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({}, "flags"),
+        ({"flags": {"add": ["\\Recent"]}}, "flags.add"),
+        ({"flags": {"remove": ["\\Strange"]}}, "flags.remove"),
+        ({"flags": {"add": ["a b"]}}, "flags.add.0"),
+        ({"flags": {"add": ["a\r\nb"]}}, "flags.add.0"),
+        ({"flags": {"add": [""]}}, "flags.add.0"),
+        ({"flags": {"set": []}}, "flags.set"),
+        ({"flags": {}, "mailbox": "Faaaaaaaaaaaaaaaaaaaaaaaaaa"}, "mailbox"),
+        ({"flags": {"add": [f"k{n}" for n in range(80)]}}, ""),
+    ],
+)
+async def test_changes_that_are_refused(site: Site, alice: Client, change: dict[str, Any], field: str) -> None:
+    placed = await deliver(site, ATTACHED)
+    assert (await alice.ask("PATCH", url(placed), json=change)).problem == (422, field)
+    assert (await alice.get("/emails/inbox")).json["items"][0]["flags"] == []
+
+
+async def test_nobody_changes_messages_of_others(site: Site, alice: Client, bob: Client) -> None:
+    placed = await deliver(site, ATTACHED)
+    change = {"flags": {"add": ["\\Seen"]}}
+    assert (await bob.ask("PATCH", url(placed), json=change)).status == 404
+    assert (await alice.ask("PATCH", "/emails/Maaaaaaaaaaaaa", json=change)).status == 404
+    assert (await alice.get("/emails/inbox")).json["unseen"] == 1
 
 
 # Octets ---------------------------------------------------------------------------------------------------------------
