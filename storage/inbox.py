@@ -7,8 +7,9 @@ so that messages which come or go meanwhile neither repeat nor hide others.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from storage import membership
@@ -117,7 +118,7 @@ async def page(store: Store, account_id: AccountId, mailbox_id: MailboxId, befor
                 raise NotFound(f"mailbox {mailbox_id}")
             pages = membership.pages_of([list(row)[4:] for row in rows if row["page"] is not None])
             for held in pages:
-                entries += _newest_first(held, before_uid)
+                entries += islice(_newest_first(held, before_uid), limit + 1 - len(entries))
             if len(entries) > limit or len(pages) < wanted:
                 break
             number = pages[-1].number - 1
@@ -126,8 +127,8 @@ async def page(store: Store, account_id: AccountId, mailbox_id: MailboxId, befor
     return Listed(uidvalidity, messages, unseen, tuple(keywords), entries[:limit], len(entries) > limit)
 
 
-def _newest_first(held: Page, before_uid: int) -> list[Entry]:
-    return [held.entry(at, 0) for at in range(len(held) - 1, -1, -1) if held.uids[at] < before_uid]
+def _newest_first(held: Page, before_uid: int) -> Iterator[Entry]:
+    return (held.entry(at, 0) for at in range(len(held) - 1, -1, -1) if held.uids[at] < before_uid)
 
 
 async def overviews(store: Store, account_id: AccountId, message_ids: Sequence[int]) -> dict[int, Overview]:
