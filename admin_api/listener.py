@@ -12,6 +12,7 @@ from aiohttp import web
 from admin_api.app import make_app
 from admin_api.connections import CountedSite, Counter
 from admin_api.routes.health import Health
+from admin_api.service import Api
 from config.schema import Config
 
 BACKLOG = 1024
@@ -29,8 +30,17 @@ _LONGEST = 3600.0
 class HttpListener:
     """The two applications and their sockets."""
 
-    def __init__(self, config: Config, health: Health, *, tls: ssl.SSLContext, connections: Counter) -> None:
+    def __init__(
+        self,
+        config: Config,
+        health: Health,
+        *,
+        tls: ssl.SSLContext,
+        connections: Counter,
+        api: Api | None = None,
+    ) -> None:
         self._config = config
+        self._api = api
         self._health = health
         self._tls = tls
         self._connections = connections
@@ -39,8 +49,14 @@ class HttpListener:
     async def start(self, *, clear: Sequence[socket.socket], secure: Sequence[socket.socket]) -> None:
         https_port = secure[0].getsockname()[1] if secure else None
         for sockets, context in ((clear, None), (secure, self._tls)):
-            app = make_app(self._config, self._health, secure=context is not None, https_port=https_port)
-            runner = web.AppRunner(app, access_log=None, shutdown_timeout=_LONGEST, keepalive_timeout=KEEPALIVE_SECONDS)
+            app = make_app(self._config, self._health, secure=context is not None, https_port=https_port, api=self._api)
+            runner = web.AppRunner(
+                app,
+                access_log=None,
+                shutdown_timeout=_LONGEST,
+                keepalive_timeout=KEEPALIVE_SECONDS,
+                auto_decompress=False,
+            )
             await runner.setup()
             self._runners.append(runner)
             for sock in sockets:

@@ -607,6 +607,13 @@ class ImapConfig(Section):
     )
 
 
+# RFC 2142, then who speaks for a system or a domain.
+RESERVED_NAMES = (
+    *("info", "marketing", "sales", "support", "abuse", "noc", "security", "postmaster", "hostmaster", "usenet"),
+    *("news", "webmaster", "www", "uucp", "ftp", "admin", "administrator", "root", "mailer-daemon", "ssladmin"),
+)
+
+
 class SendConfig(Section):
     """Mail to other servers."""
 
@@ -736,7 +743,7 @@ class SendConfig(Section):
 
 
 class AuthConfig(Section):
-    """Passwords and logins."""
+    """Passwords, logins and registration."""
 
     argon2_memory_kib: int = setting(
         19456, "Memory of one Argon2id computation.", unit="KiB", change="reload", ge=8, le=GIB // KIB
@@ -771,6 +778,24 @@ class AuthConfig(Section):
         change="reload",
         ge=1,
         le=128,
+    )
+    token_seconds: int = setting(
+        3600, "How long a token of the API is good.", unit="seconds", change="reload", ge=60, le=86400
+    )
+    token_key_days: int = setting(
+        7, "Age at which the key that signs tokens is replaced.", unit="days", change="reload", ge=1, le=365
+    )
+    reserved_names: Texts = setting(
+        RESERVED_NAMES,
+        "Names that nobody may register, in any case and with any +tag: those of RFC 2142, and of administrators.",
+        change="reload",
+    )
+    max_registrations_per_address: int = setting(
+        10,
+        "Accounts that one address may register at one worker within throttle_seconds; then it waits.",
+        unit="accounts",
+        change="reload",
+        ge=1,
     )
 
 
@@ -809,6 +834,12 @@ class HttpConfig(Section):
         change="workers",
         shown_default="loopback only",
         example="file:/etc/pillarbox/metrics.token",
+    )
+    max_json_octets: Octets = setting(
+        MIB, "Largest JSON document that a request may have.", unit="octets", change="reload", ge=KIB, le=64 * MIB
+    )
+    body_seconds: float = setting(
+        300, "How long a request's body may take to arrive.", unit="seconds", change="reload", gt=0, le=3600
     )
 
 

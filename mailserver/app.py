@@ -23,6 +23,7 @@ import prometheus_client
 
 from admin_api.listener import ALPN, MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS, HttpListener
 from admin_api.routes.health import Health
+from admin_api.service import Api
 from config.schema import Config
 from mailserver import metrics
 from mailserver.delivery.outbox import Outbox
@@ -77,6 +78,7 @@ class Services:
         self.receiving: Receiving | None = None
         self.imap: ImapService | None = None
         self.sending: Sending | None = None
+        self.api: Api | None = None
         self.stopping = False
         self._checks: set[asyncio.Task[None]] = set()
 
@@ -89,7 +91,7 @@ class Services:
         self.store.reconfigure(config.storage, config.mail)
         self.logins.reconfigure(config.auth)
         self.outbox.act_seconds = config.send.delay_notice_seconds
-        for service in (self.receiving, self.imap, self.sending):
+        for service in (self.receiving, self.imap, self.sending, self.api):
             if service is not None:
                 service.reconfigure(config)
 
@@ -244,11 +246,16 @@ async def serve(
 ) -> None:
     """Serves until `stop` is set; `ready` is called once all listeners are open. workers: how many the node has."""
     roles = services.config.server.roles
+    if "api" in roles:
+        services.api = Api(
+            services.config, services.store, services.logins, SharedMemory(services.memory), services.outbox
+        )
     http = HttpListener(
         services.config,
         services.health,
         tls=services.certificates.lasting_context(*ALPN),
         connections=services.limits.connections(MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS, kind="http"),
+        api=services.api,
     )
     unlisten = services.store.changes.listen(services.hear)
     services.deadlines.start()
@@ -259,6 +266,8 @@ async def serve(
         stack.callback(unlisten)
         stack.callback(services.logins.close)
         stack.callback(services.deadlines.stop)
+        if services.api is not None:
+            stack.callback(services.api.close)
         if "api" in roles:
             await http.start(clear=sockets.get("http", ()), secure=sockets.get("https", ()))
         if "send" in roles:

@@ -12,7 +12,7 @@ its own time until its first login replaces it.)
 Guessing is throttled per address and per account. The address counts first. An account that is under attack stays
 open to addresses from which its owner has logged in lately, so that an attacker cannot lock the owner out. At most as
 many guesses run at a time as may fail. Counting is per worker. Trusted networks are exempt from throttles, not from
-passwords.
+passwords. Registrations are counted per address in the same way.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import hashlib
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -77,6 +77,7 @@ class Logins:
         self._pool = _Pool(config.argon2_threads)
         self._peers = _Throttle(config.max_failures_per_address, config.throttle_seconds, clock)
         self._accounts = _Throttle(config.max_failures_per_account, config.throttle_seconds, clock)
+        self._newcomers = FailureWindow(config.max_registrations_per_address, config.throttle_seconds, clock=clock)
         self._right = _Memory(config.cache_seconds, clock)
         self._owners = _Memory(OWNER_SECONDS, clock)
         self._running: dict[bytes, asyncio.Task[bool]] = {}
@@ -95,6 +96,20 @@ class Logins:
         log.info("login service=%s peer=%s account=%s", service, peer, account.account_id)
         return account
 
+    async def hash_new(self, password: str, *, peer: str) -> str:
+        """The hash for an account that somebody registers. Throttled: too many from this address; ValueError."""
+        if not self._limits.is_trusted(peer):
+            key = address_key(peer)
+            blocked = self._newcomers.blocked_for(key)
+            if blocked > 0:
+                raise Throttled(blocked)
+            self._newcomers.failed(key)
+        return await self._pool.run(self._hasher.hash, password)
+
+    def weakness(self, password: str, own: Iterable[str]) -> str | None:
+        """Why users may not choose this password; own: names that belong to the account."""
+        return self._hasher.weakness(password, own)
+
     def forget(self, account_id: AccountId) -> None:
         """Drops what is remembered of an account; 0: of all."""
         self._right.drop(account_id)
@@ -106,6 +121,7 @@ class Logins:
         self._decoy = self._hasher.decoy()
         self._peers.set_bounds(config.max_failures_per_address, config.throttle_seconds)
         self._accounts.set_bounds(config.max_failures_per_account, config.throttle_seconds)
+        self._newcomers.limit, self._newcomers.seconds = config.max_registrations_per_address, config.throttle_seconds
         self._right.set_seconds(config.cache_seconds)
 
     def close(self) -> None:

@@ -1,4 +1,5 @@
-"""What is over goes: messages past their undelete window or sent, deleted mailboxes, blobs that nothing refers to.
+"""What is over goes: messages past their undelete window or sent, deleted mailboxes, blobs that nothing refers to, and
+what the API remembers of tokens and requests for a while.
 
 A message stays until no mailbox, no undelete window and no queue row holds it, and for an hour after its commit at
 least, so that whoever is reading it now can finish. Purging takes account_state first and works in slices; UIDs stay
@@ -16,7 +17,7 @@ from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any
 
-from storage import blobs
+from storage import blobs, idempotency, tokens
 from storage.errors import StorageError, Unavailable
 from storage.packed import INT8, UINT4, integers, unpack
 from storage.store import Store
@@ -97,6 +98,8 @@ async def once(store: Store) -> tuple[int, int]:
         if not await conn.fetchval(_TRY_LOCK, _LOCK_KEY):
             return 0, 0
         try:
+            await tokens.drop_expired(store)
+            await idempotency.drop_old(store)
             purged = await _purge_all(store)
             return purged, await sweep_blobs(store)
         finally:

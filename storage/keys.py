@@ -67,6 +67,18 @@ class Keys:
                 f"the master key is not the one that the key of account {account_id} was wrapped by"
             ) from error
 
+    def sealed(self, secret: bytes, label: bytes) -> bytes:
+        """A secret of the installation as it is stored: it opens under the same label and master key only."""
+        nonce = os.urandom(NONCE)
+        return nonce + self._master.encrypt(nonce, secret, label)
+
+    def unsealed(self, stored: bytes, label: bytes) -> bytes:
+        """Damaged."""
+        try:
+            return self._master.decrypt(stored[:NONCE], stored[NONCE:], label)
+        except (InvalidTag, ValueError) as error:
+            raise Damaged(f"the {label.decode()} does not open under the master key") from error
+
     def blob_hash(self, content: bytes) -> bytes:
         """32 octets that name a blob's content to us alone."""
         return hmac.digest(self._install, hashlib.sha256(content).digest(), "sha256")

@@ -42,6 +42,10 @@ _USES = "SELECT name, special_use FROM mailboxes WHERE account_id = $1 AND delet
 _USES_TAKEN = """
 SELECT special_use FROM mailboxes WHERE account_id = $1 AND special_use IS NOT NULL AND deleted_at IS NULL
 """
+_WITH_USE = """
+SELECT mailbox_id FROM mailboxes
+WHERE account_id = $1 AND deleted_at IS NULL AND $2 = ANY(string_to_array(special_use, ' ')) LIMIT 1
+"""
 _FIND = f"SELECT {COLUMNS} FROM mailboxes WHERE account_id = $1 AND name = $2 AND deleted_at IS NULL"
 _GET = f"SELECT {COLUMNS} FROM mailboxes WHERE account_id = $1 AND mailbox_id = $2 AND deleted_at IS NULL"
 _COUNT = "SELECT count(*) FROM mailboxes WHERE account_id = $1 AND deleted_at IS NULL"
@@ -104,6 +108,13 @@ async def uses(store: Store, account_id: AccountId) -> dict[Name, str | None]:
     async with store.acquire() as conn:
         rows = await conn.fetch(_USES, account_id)
     return {tuple(name): use for name, use in rows}
+
+
+async def with_use(store: Store, account_id: AccountId, use: str) -> MailboxId | None:
+    """The mailbox that has this special use; None where none has it."""
+    async with store.acquire() as conn:
+        found: MailboxId | None = await conn.fetchval(_WITH_USE, account_id, use)
+    return found
 
 
 async def find(store: Store, account_id: AccountId, name: Name) -> Mailbox:

@@ -38,6 +38,7 @@ _SLICED = (
     _sliced("thread_refs", "msgid_hash", "$2"),
     _sliced("queue_recipients", "queue_id, recipient", "$2, $3"),
     _sliced("queue_messages", "queue_id", "$2"),
+    _sliced("contacts", "contact_id", "$2"),
 )
 
 _REST = (
@@ -53,6 +54,9 @@ _REST = (
     "DELETE FROM shared_with WHERE account_id = $1",
     "DELETE FROM subscriptions WHERE account_id = $1",
     "DELETE FROM mailboxes WHERE account_id = $1",
+    "DELETE FROM contacts WHERE account_id = $1",
+    "DELETE FROM idempotency_keys WHERE account_id = $1",
+    "DELETE FROM revoked_tokens WHERE account_id = $1",
 )
 
 

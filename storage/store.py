@@ -29,6 +29,7 @@ from storage.records import LOOK
 if TYPE_CHECKING:
     from config.schema import MailConfig, StorageConfig
     from storage.blobs import BlobStore
+    from storage.cache import Cache
     from storage.changes import Changes
     from storage.clock import Clock, Recent, Stamps
     from storage.committer import Committer
@@ -156,6 +157,7 @@ class Store:
     """What a worker holds of the mail store: one pool, one committer, one change feed, the open mailbox views."""
 
     pool: asyncpg.Pool
+    cache: Cache
     changes: Changes
     committer: Committer
     views: Views
@@ -195,6 +197,7 @@ class Store:
         to be a query. The keys are 32 octets each. Raises Unavailable where the database does not answer.
         """
         from storage.blobs import open_blobs
+        from storage.cache import Cache
         from storage.changes import Changes
         from storage.clock import Clock, Recent
         from storage.committer import Committer
@@ -209,6 +212,7 @@ class Store:
         store.pool = await _open_pool(config, dsn)
         store.keys = Keys(store, install_key, master_key)
         store.blobs = open_blobs(blobs, store.keys, config, blob_cache)
+        store.cache = Cache(redis_url)
         store.changes = Changes(store, redis_url)
         store.views = Views(store)
         store.committer = Committer(store)
@@ -228,7 +232,7 @@ class Store:
 
     async def close(self) -> None:
         """Finishes what was accepted, then lets go of every connection."""
-        for part in (self.committer, self.views, self.changes, self.blobs):
+        for part in (self.committer, self.views, self.changes, self.cache, self.blobs):
             try:
                 await part.close()
             except Exception:

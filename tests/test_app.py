@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from admin_api.service import Api
 from config.schema import Config
-from mailserver.app import Services, mail_factories, serve
+from mailserver.app import Services, SharedMemory, mail_factories, serve
 from mailserver.login import LoginFailed
 from mailserver.net.tls import Certificates, make_self_signed
 from mailserver.passwords import Hasher
@@ -124,6 +125,7 @@ async def test_other_settings_reach_every_part(services: Services, tmp_path: Pat
     make_self_signed(tmp_path / "tls" / "server.crt", tmp_path / "tls" / "server.key", ["a.example.org"])
     mail_factories(services, ("smtp", "submission", "imap"))
     assert services.receiving is not None and services.imap is not None
+    services.api = Api(services.config, services.store, services.logins, SharedMemory(services.memory))
     context = services.certificates.server_context()
     config = Config(
         server={"trusted_networks": ["192.0.2.0/24"], "hostname": "b.example.org"},
@@ -131,7 +133,7 @@ async def test_other_settings_reach_every_part(services: Services, tmp_path: Pat
         mail={"receive_memory_mib": 3, "default_mailboxes": []},
         smtp={"max_connections_per_address": 5, "max_connections": 6},
         imap={"max_connections": 8, "max_connections_per_account": 9},
-        auth={"cache_seconds": 0},
+        auth={"cache_seconds": 0, "token_seconds": 77},
     )
     make_self_signed(tmp_path / "tls" / "server.crt", tmp_path / "tls" / "server.key", ["b.example.org"])
     services.reconfigure(config, services.certificates.read(config.tls))
@@ -143,6 +145,9 @@ async def test_other_settings_reach_every_part(services: Services, tmp_path: Pat
     assert (services.imap.connections.total, services.imap.config) == (8, config.imap)
     assert services.receiving.greeting.startswith(b"220 b.example.org")
     assert services.certificates.server_context() is not context
+    assert services.api.config is config
+    alice = await account(services.store, "alice")
+    assert (await services.api.tokens.issue(await accounts.get(services.store, alice)))[1] == 77
     services.logins.close()
 
 

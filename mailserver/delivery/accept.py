@@ -32,14 +32,14 @@ async def accept(
     outgoing: Outgoing | None = None,
     outbox: Outbox = NOBODY_SENDS,
     message_id: MessageId | None = None,
+    repeated: bool = False,
 ) -> list[Placed]:
     """Stores one message in all the placements and the queue, or in none; returns once it is durable.
 
-    outgoing: for recipients elsewhere; outbox: who sends in this process. message_id: see Committer.deliver.
-
     trace_id names this attempt, in the log and in the rows. arrived: epoch seconds. quota "refuse": OverQuota where an
-    account has no room; "share": only where none of them has. Raises what storage raises: NotFound, OverQuota,
-    LimitReached, Unavailable (surely not stored), OutcomeUnknown (say neither yes nor no).
+    account has no room; "share": only where none of them has. outgoing: for recipients elsewhere; outbox: who sends in
+    this process. message_id: see Committer.deliver; repeated: an earlier call may have stored it. Raises what storage
+    raises: NotFound, OverQuota, LimitReached, Unavailable (surely not stored), OutcomeUnknown (say neither yes nor no).
     """
     threshold = store.blob_threshold
     if structure.is_costly(octets):  # in a thread, so that others are served meanwhile
@@ -50,7 +50,7 @@ async def accept(
     deliver = partial(store.committer.deliver, message, placements, trace_id=trace_id, quota=quota)
     if outgoing is None:
         return await deliver(message_id=message_id)
-    with outbox.offer(outgoing, octets, trace_id, message_id) as offer:
+    with outbox.offer(outgoing, octets, trace_id, message_id, repeated=repeated) as offer:
         return await deliver(outgoing=offer.outgoing, message_id=offer.queue_id)
 
 

@@ -48,10 +48,21 @@ class Outbox:
         self.sender: LocalSender | None = None
 
     @contextmanager
-    def offer(self, outgoing: Outgoing, octets: bytes, trace_id: UUID, message_id: MessageId | None) -> Iterator[Offer]:
-        """Around the writing of its rows: handed over where that ends well."""
+    def offer(
+        self,
+        outgoing: Outgoing,
+        octets: bytes,
+        trace_id: UUID,
+        message_id: MessageId | None,
+        *,
+        repeated: bool = False,
+    ) -> Iterator[Offer]:
+        """Around the writing of its rows: handed over where that ends well.
+
+        repeated: it may have been written before, with a lease of somebody else, so nothing is handed over.
+        """
         outgoing = replace(outgoing, act_seconds=self.act_seconds)
-        sender = self.sender
+        sender = None if repeated else self.sender
         reserved = sender.reserve(outgoing, len(octets)) if sender is not None else None
         queue_id = MessageId(new_message_id()) if message_id is None else message_id
         offer = Offer(reserved or outgoing, queue_id, trace_id, octets)

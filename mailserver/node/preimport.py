@@ -29,8 +29,10 @@ OTHERS = (
     "cryptography",
     "dns",
     "idna",
+    "jwt",
     "lz4",
     "prometheus_client",
+    "pydantic",
     "redis",
     "structlog",
 )

@@ -148,6 +148,7 @@ class Reporter:
             outgoing=out,
             outbox=self._outbox,
             message_id=owed.report_id,
+            repeated=True,
         )
         log.info(
             "reported trace=%s queue=%s for=<%s>: %s", owed.trace_id, owed.queue_id, owed.reverse_path, made.action

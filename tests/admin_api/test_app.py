@@ -110,7 +110,7 @@ async def test_readiness_is_asked_for_once_a_second(serve: Serve, state: State) 
 async def test_unknown_paths_and_methods_are_answered_as_json(serve: Serve) -> None:
     get = await serve(Config())
     status, headers, body = await get("/nothing")
-    assert (status, headers["Content-Type"]) == (404, "application/json; charset=utf-8") and "error" in body
+    assert (status, headers["Content-Type"]) == (404, "application/problem+json") and '"status": 404' in body
     status, headers, _ = await get("/healthz", "DELETE")
     assert status == 405 and "GET" in headers["Allow"]
 

@@ -16,7 +16,7 @@ import pytest
 from config.schema import Config
 from storage import content, mailboxes
 from storage.clock import Stamps
-from storage.records import INBOX, AccountId, Placed, Placement
+from storage.records import INBOX, AccountId, MessageId, Placed, Placement
 from storage.store import Store
 from tests.support.proxy import PostgresProxy
 
@@ -132,6 +132,7 @@ async def deliver(
     msgids: tuple[bytes, ...] = (),
     quota: str = "share",
     trace_id: uuid.UUID | None = None,
+    message_id: MessageId | None = None,
 ) -> list[Placed]:
     """One message, by default into Alice's INBOX."""
     split = Split(text, blobs=blobs, layout=b"layout" if blobs else None)
@@ -139,7 +140,7 @@ async def deliver(
     message = await content.prepare(store, split, Summary(msgids=msgids), size)
     placements = to if to is not None else [place(ALICE)]
     placed: list[Placed] = await store.committer.deliver(
-        message, placements, trace_id=trace_id or uuid.uuid4(), quota=quota
+        message, placements, trace_id=trace_id or uuid.uuid4(), quota=quota, message_id=message_id
     )
     return placed
 

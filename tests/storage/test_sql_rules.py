@@ -17,7 +17,9 @@ import pytest
 import storage
 from storage import membership
 
-DIRECTORY = {"install", "domains", "accounts", "addresses", "alias_targets", "schema_migrations", "migrations"}
+DIRECTORY = {
+    "install", "domains", "accounts", "addresses", "alias_targets", "schema_migrations", "migrations", "signing_keys",
+}  # fmt: skip
 """Reference tables: global uniqueness lives there."""
 
 
@@ -36,6 +38,7 @@ CONSTANTS = constants()
 ACCOUNT_TABLES = (
     "account_state", "mailboxes", "subscriptions", "mailbox_pages", "messages", "message_contents", "blob_refs",
     "vanished", "thread_refs", "queue_messages", "queue_recipients", "acl", "shared_with",
+    "contacts", "revoked_tokens", "idempotency_keys",
 )  # fmt: skip
 
 
