@@ -7,10 +7,11 @@ memory. A file that becomes a blob is put into the blob store as soon as it is w
 from __future__ import annotations
 
 import asyncio
+import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
-from aiohttp import BodyPartReader, MultipartReader, web
+from aiohttp import BadContentDispositionHeader, BadContentDispositionParam, BodyPartReader, MultipartReader, web
 from aiohttp.http_exceptions import BadHttpMessage
 
 from admin_api import bodies
@@ -25,6 +26,12 @@ FILES = "attachments"
 REPEATED = ("recipients", "cc", "bcc")
 _SWITCHES = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 _PLAIN = ("", "7bit", "8bit", "binary")
+
+# aiohttp warns of what clients send, each text of it anew, and Python remembers every warning.
+_WARNINGS = (BadContentDispositionHeader, BadContentDispositionParam)
+for _kind in _WARNINGS:
+    warnings.simplefilter("ignore", _kind)
+_MALFORMED = (ValueError, LookupError, BadHttpMessage, *_WARNINGS)
 
 
 @dataclass(slots=True)
@@ -42,7 +49,7 @@ async def read_form(request: web.Request, store: Store, held: Held, limit: int, 
     async with bodies.arriving(seconds):
         try:
             await reading.read(await request.multipart())
-        except (ValueError, BadHttpMessage, LookupError):
+        except _MALFORMED:
             raise Problem(400, "the body is no well-formed multipart/form-data") from None
         finally:
             if not reading.whole:

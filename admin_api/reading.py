@@ -19,6 +19,7 @@ from admin_api.memory import Held
 from admin_api.route import Call
 from mailserver.message import charsets, shown, structure, summary, transfer
 from mailserver.message.shown import Leaf, Parts, Person
+from mailserver.message.structure import Part
 from storage import AccountId, Extent, MessageId, NotFound, Store, inbox, object_ids, reader
 from storage.inbox import Detail, Listed, Membership, Overview
 from storage.pages import Entry
@@ -26,6 +27,8 @@ from storage.pages import Entry
 SHOWN_OCTETS: Final = 1024 * 1024
 """Of a text in the message, as many as are decoded for a document."""
 _ASIDE_OCTETS = 64 * 1024
+_PARTS_AT_ONCE = 4 * 1024
+"""Octets of a packed structure: more of it is taken apart in a thread."""
 _SHORT_OCTETS = 1024
 _PIECE = 64 * 1024
 _EARLIEST = -62_135_596_800  # 0001-01-01
@@ -103,8 +106,9 @@ async def email(store: Store, account_id: AccountId, message_id: int) -> dict[st
     detail, memberships = await inbox.detail(store, account_id, message_id)
     envelope = await _aside(detail.envelope, shown.envelope)
     parts = await _aside(detail.bodystructure, shown.parts)
-    text, cut = await _text(store, account_id, detail, parts.text)
-    html, html_cut = await _text(store, account_id, detail, parts.html)
+    tree = await _tree(detail)
+    text, cut = await _text(store, account_id, detail, tree, parts.text)
+    html, html_cut = await _text(store, account_id, detail, tree, parts.html)
     return {
         "id": object_ids.email_id(detail.message_id),
         "thread_id": object_ids.thread_id(detail.thread_id),
@@ -161,9 +165,11 @@ def _bcc_of_prefix(prefix: bytes) -> list[Person]:
     return shown.envelope(summary.envelope(structure.parse(prefix))).bcc
 
 
-async def _text(store: Store, account_id: AccountId, detail: Detail, leaf: Leaf | None) -> tuple[str | None, bool]:
+async def _text(
+    store: Store, account_id: AccountId, detail: Detail, tree: Part, leaf: Leaf | None
+) -> tuple[str | None, bool]:
     """The text of a part, and whether it was cut."""
-    place = None if leaf is None else _place(detail, leaf.path)
+    place = None if leaf is None else _place(detail, tree, leaf.path)
     if leaf is None or place is None:
         return None, False
     start, stop = place
@@ -180,9 +186,16 @@ def _extent(detail: Detail) -> Extent:
     return Extent(detail.message_id, detail.header_prefix, detail.size, detail.header_octets, detail.parts)
 
 
-def _place(detail: Detail, path: tuple[int, ...]) -> tuple[int, int] | None:
+async def _tree(detail: Detail) -> Part:
+    """Where all parts lie."""
+    packed = detail.parts or b""
+    if len(packed) <= _PARTS_AT_ONCE:
+        return structure.unpack(detail.parts, detail.size, detail.header_octets)
+    return await asyncio.to_thread(structure.unpack, packed, detail.size, detail.header_octets)
+
+
+def _place(detail: Detail, tree: Part, path: tuple[int, ...]) -> tuple[int, int] | None:
     """Where a part's body lies in the whole message."""
-    tree = structure.unpack(detail.parts, detail.size, detail.header_octets)
     found = structure.locate(tree, path)
     prefix = len(detail.header_prefix)
     return None if found is None else (prefix + found[0], prefix + found[1])
@@ -205,7 +218,7 @@ async def part(call: Call, message_id: int, number: str) -> web.StreamResponse:
     parts: Parts = await _aside(detail.bodystructure, shown.parts)
     leaves = [*parts.attachments, *filter(None, (parts.text, parts.html))]
     leaf = next((leaf for leaf in leaves if leaf.part == number), None)
-    place = None if leaf is None else _place(detail, leaf.path)
+    place = None if leaf is None else _place(detail, await _tree(detail), leaf.path)
     if leaf is None or place is None:
         raise NotFound(f"part {number}")
     media_type = leaf.media_type if _TOKEN.fullmatch(leaf.media_type) else "application/octet-stream"

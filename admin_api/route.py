@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from admin_api.service import Api
 
 PREFIX = "/api/v1"
+MAX_OF_STRANGERS = 32 * 1024
+"""Octets of a JSON document that is sent without a login."""
 
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
@@ -108,7 +110,8 @@ def _handle(api: Api, route: Route) -> Callable[[web.Request], Awaitable[web.Str
         body = None
         if route.body is not None and route.form is None:
             settings = api.config.http
-            data = await bodies.read_json(request, settings.max_json_octets, settings.body_seconds)
+            limit = settings.max_json_octets if route.login else min(settings.max_json_octets, MAX_OF_STRANGERS)
+            data = await bodies.read_json(request, limit, settings.body_seconds)
             body = bodies.fit(route.body, data)
         return await route.handler(Call(api, request, bearer, body, query))
 

@@ -25,6 +25,7 @@ from config.secret import Secret
 KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
+YEAR = 31_536_000.0
 
 HOSTS_FILE = Path("/etc/hosts")
 MAX_MAILBOX_NAME_OCTETS = 255
@@ -193,7 +194,7 @@ AddressPorts = Annotated[tuple[Annotated[str, AfterValidator(_address_port)], ..
 IpAddresses = Annotated[tuple[Annotated[str, AfterValidator(_address)], ...], BeforeValidator(_one_or_many)]
 HostPort = Annotated[str, AfterValidator(_host_port)]
 RouteTexts = Annotated[tuple[Annotated[str, AfterValidator(_route)], ...], BeforeValidator(_one_or_many)]
-Numbers = Annotated[tuple[Annotated[float, Field(gt=0)], ...], BeforeValidator(_one_or_many)]
+Numbers = Annotated[tuple[Annotated[float, Field(gt=0, le=YEAR)], ...], BeforeValidator(_one_or_many)]
 Roles = Annotated[tuple[Role, ...], BeforeValidator(_one_or_many)]
 Networks = Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], BeforeValidator(_one_or_many)]
 Dsn = Annotated[Secret, AfterValidator(_dsn)]
@@ -677,7 +678,8 @@ class SendConfig(Section):
     port: int = setting(25, "Port of other servers where no route names one.", change="reload", ge=1, le=65535)
     loopback: bool = setting(
         False,
-        "Whether MX records and address literals may lead to loopback addresses. Fixed routes may in any case.",
+        "Whether MX records may lead to loopback and link-local addresses, and address literals to private ones, too. "
+        "Fixed routes may in any case.",
         change="reload",
     )
     retry_pauses_seconds: Numbers = setting(
@@ -688,10 +690,20 @@ class SendConfig(Section):
         min_length=1,
     )
     give_up_seconds: float = setting(
-        432_000, "Age of a message at which it is returned to its sender.", unit="seconds", change="reload", gt=0
+        432_000,
+        "Age of a message at which it is returned to its sender.",
+        unit="seconds",
+        change="reload",
+        gt=0,
+        le=YEAR,
     )
     delay_notice_seconds: float = setting(
-        14_400, "Age of a message at which its sender is told of the delay.", unit="seconds", change="reload", gt=0
+        14_400,
+        "Age of a message at which its sender is told of the delay.",
+        unit="seconds",
+        change="reload",
+        gt=0,
+        le=YEAR,
     )
     first_backoff_seconds: float = setting(
         30,
@@ -700,7 +712,16 @@ class SendConfig(Section):
         change="reload",
         gt=0,
     )
-    longest_backoff_seconds: float = setting(3600, "The longest such time.", unit="seconds", change="reload", gt=0)
+    longest_backoff_seconds: float = setting(
+        3600, "The longest such time.", unit="seconds", change="reload", gt=0, le=YEAR
+    )
+    max_queued_messages: int = setting(
+        10_000,
+        "Messages of one account that may wait to be sent; the next is refused for the time being. 0 = no limit.",
+        unit="messages",
+        change="reload",
+        ge=0,
+    )
     connections: int = setting(
         200, "Connections to other servers at a time, of the node.", change="workers", ge=1, le=10_000
     )
@@ -730,6 +751,11 @@ class SendConfig(Section):
     returned_octets: Octets = setting(
         64 * KIB, "Of a message that is returned, so much is in the report.", unit="octets", change="reload", ge=0
     )
+
+    @property
+    def first_act_seconds(self) -> float:
+        """Age of a message at which there is something to tell its sender for the first time."""
+        return min(self.delay_notice_seconds, self.give_up_seconds)
 
     @model_validator(mode="after")
     def _consistent(self) -> SendConfig:

@@ -74,7 +74,7 @@ class Services:
         self.deadlines = Deadlines()
         self.memory = Memory(config.mail.receive_memory_mib * 1024 * 1024)
         self.health = Health(self._problems)
-        self.outbox = Outbox(config.send.delay_notice_seconds)
+        self.outbox = Outbox(config.send.first_act_seconds)
         self.receiving: Receiving | None = None
         self.imap: ImapService | None = None
         self.sending: Sending | None = None
@@ -90,7 +90,7 @@ class Services:
         self.memory.limit = config.mail.receive_memory_mib * 1024 * 1024
         self.store.reconfigure(config.storage, config.mail)
         self.logins.reconfigure(config.auth)
-        self.outbox.act_seconds = config.send.delay_notice_seconds
+        self.outbox.act_seconds = config.send.first_act_seconds
         for service in (self.receiving, self.imap, self.sending, self.api):
             if service is not None:
                 service.reconfigure(config)

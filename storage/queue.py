@@ -54,6 +54,7 @@ SELECT destination, extract(epoch FROM min(next_attempt_at) - now())::float8 AS 
     extract(epoch FROM min(act_by) - now())::float8 AS act
 FROM queue_recipients WHERE state = 'waiting' GROUP BY destination
 """
+_WAITING = "SELECT count(*) FROM (SELECT FROM queue_messages WHERE account_id = $1 AND done_at IS NULL LIMIT $2) AS q"
 _FREE = "state = 'waiting' AND (lease_until IS NULL OR lease_until < now())"
 _DUE = f"""
 SELECT account_id, queue_id, recipient, attempts, now() AS now FROM queue_recipients
@@ -223,6 +224,12 @@ def rows(outgoing: Outgoing, queue_id: int, trace_id: UUID, now: int) -> Iterato
             next_at = _moment(now + max(outgoing.pause_seconds, outgoing.lease_seconds))
             until = _moment(now + outgoing.lease_seconds)
             yield _RECIPIENT, (*key, "waiting", *asked, 1, next_at, act_by, None, outgoing.lease.token, until)
+
+
+async def waiting(store: Store, account_id: AccountId, most: int) -> int:
+    """How many messages of the account are in the queue; not counted beyond `most`."""
+    async with store.acquire() as conn:
+        return int(await conn.fetchval(_WAITING, account_id, most))
 
 
 async def schedule(store: Store) -> dict[str, tuple[float, float]]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+
 from aiohttp import web
 
 from admin_api import schemas
 from admin_api.route import Answer, Call, Route, json_response
 from mailserver.administration.registration import register
+
+log = logging.getLogger(__name__)
 
 
 async def post_register(call: Call) -> web.StreamResponse:
@@ -19,6 +23,7 @@ async def post_register(call: Call) -> web.StreamResponse:
         peer=call.peer,
         reserved=call.api.config.auth.reserved_names,
     )
+    log.info("registered account=%s address=<%s> peer=%s", account.account_id, account.primary_address, call.peer)
     return json_response({"username": account.username, "email": account.primary_address}, 201)
 
 

@@ -67,7 +67,8 @@ ROUTES = [
             413: "The message is too large.",
         },
         headers={
-            sending.KEY_HEADER: "1 to 255 printable characters, new for each message: a repeated request sends once."
+            sending.KEY_HEADER: "1 to 255 printable characters, new for each message: a request that is repeated "
+            "within a day sends once."
         },
         description="As JSON, or as multipart/form-data with any number of files named `attachments`. A copy, marked "
         "as read, is kept in the mailbox for sent mail unless `save` is false. Bcc recipients stand in it alone.",

@@ -11,10 +11,11 @@ import asyncio
 from collections.abc import Callable
 from time import monotonic
 
-from storage import AccountId, OverQuota, Quota, Store, account_state, directory
+from storage import AccountId, LimitReached, OverQuota, Quota, Store, account_state, directory, queue
 from storage.directory import Resolved
 
 QUOTA_SECONDS = 10.0
+QUEUED_SECONDS = 5.0
 MAX_REMEMBERED = 20_000
 
 
@@ -24,6 +25,7 @@ class Routes:
     def __init__(self, store: Store, *, clock: Callable[[], float] = monotonic) -> None:
         self._store = store
         self._clock = clock
+        self._queued: dict[AccountId, tuple[float, int]] = {}
         self._quotas: dict[AccountId, tuple[float, Quota]] = {}
 
     async def find(self, address: str) -> Resolved:
@@ -43,6 +45,17 @@ class Routes:
             raise OverQuota(never=True)
         if not _fits(quota, octets):
             raise OverQuota
+
+    async def check_queue(self, account_id: AccountId, most: int) -> None:
+        """LimitReached where so many messages of the account, or more, wait to be sent; 0 is no limit."""
+        kept = self._queued.get(account_id)
+        if most and (kept is None or kept[0] <= self._clock()):
+            count = await asyncio.ensure_future(queue.waiting(self._store, account_id, most))
+            if len(self._queued) >= MAX_REMEMBERED:
+                self._queued.clear()
+            kept = self._queued[account_id] = (self._clock() + QUEUED_SECONDS, count)
+        if most and kept is not None and kept[1] >= most:
+            raise LimitReached(f"{most} messages wait to be sent")
 
     def _remember(self, account_id: AccountId, quota: Quota) -> None:
         if len(self._quotas) >= MAX_REMEMBERED:

@@ -29,7 +29,7 @@ from mailserver.protocols.smtp import replies
 from mailserver.protocols.smtp.commands import Mail, Rcpt
 from mailserver.protocols.smtp.data import Bounds
 from mailserver.protocols.smtp.replies import Refused
-from storage import INBOX, Account, AccountId, Outgoing, Placement, Store
+from storage import INBOX, Account, AccountId, LimitReached, Outgoing, Placement, Store
 
 if TYPE_CHECKING:
     from config.schema import Config
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from mailserver.net.tls import Certificates
 
 log = logging.getLogger(__name__)
+
+MAX_EXPANDED = 10_000
+"""Addresses elsewhere that the recipients of a message may lead to."""
 
 
 class Memory:
@@ -172,6 +175,21 @@ class Transaction:
         await self.policy.sender(self, mail.sender)
         self._mail = mail
 
+    async def _check_elsewhere(self, recipient: Recipient) -> None:
+        """What could never be sent to is refused now, and what would be too much."""
+        try:
+            for address in recipient.remote:
+                elsewhere(address)
+        except ValueError:
+            raise Refused(replies.BAD_RECIPIENT) from None
+        if sum(len(other.remote) for other in self.recipients) + len(recipient.remote) > MAX_EXPANDED:
+            raise Refused(replies.TOO_MANY_RECIPIENTS)
+        most = self.receiving.config.send.max_queued_messages
+        try:
+            await self.receiving.routes.check_queue(self.policy.owner(self), most)
+        except LimitReached:
+            raise Refused(replies.QUEUE_FULL) from None
+
     @property
     def sender(self) -> str:
         """The reverse-path; "" is the null one."""
@@ -192,7 +210,8 @@ class Transaction:
             raise Refused(replies.TOO_MANY_RECIPIENTS)
         self.refused_recipients += 1
         recipient = await self.policy.recipient(self, rcpt.recipient)
-        _check_elsewhere(recipient)
+        if recipient.remote:
+            await self._check_elsewhere(recipient)
         if self.size and len(recipient.accounts) == 1:
             await self.receiving.routes.check_room(recipient.accounts[0], self.size)
         self.refused_recipients -= 1
@@ -275,12 +294,3 @@ class Transaction:
             tls=session.tls,
             recipient=only,
         )
-
-
-def _check_elsewhere(recipient: Recipient) -> None:
-    """An address that could never be sent to is refused now."""
-    try:
-        for address in recipient.remote:
-            elsewhere(address)
-    except ValueError:
-        raise Refused(replies.BAD_RECIPIENT) from None

@@ -5,6 +5,7 @@ Whatever happens, an attempt ends in an outcome for each recipient, or leaves th
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import time
@@ -18,7 +19,7 @@ from mailserver.protocols.smtp.client import Envelope, Recipient
 from mailserver.sending.held import Held, has_margin
 from mailserver.sending.lane import Lane
 from mailserver.sending.moves import move
-from mailserver.sending.outcome import Deferred, Failed, Outcome
+from mailserver.sending.outcome import Deferred, Delivered, Failed, Outcome
 from mailserver.sending.recorder import Recorder
 from mailserver.sending.retry import REACHABLE
 from mailserver.sending.session import Manner, Session, Unreachable
@@ -32,12 +33,20 @@ log = logging.getLogger(__name__)
 MAX_DIALS = 10
 """Addresses that are tried for one connection."""
 
+DIAL_SECONDS = 300.0
+"""For a connection, however many addresses there are to try."""
+
+MESSAGE_SECONDS = 1200.0
+DRIP_OCTETS = 8 * 1024
+"""For a message, and a second more for each so many octets: the time limits of single steps would allow for hours."""
+
 MAX_MESSAGES = 1_000
 """By one connection."""
 
 _LOOP = "5.4.6"
 _UNREADABLE = Deferred(451, "4.3.0", "The message cannot be read now")
 _FAULT = Deferred(451, "4.3.0", "A fault of this server")
+_TOO_LONG = Deferred(0, "4.4.1", "No connection came about in the time that there is for one")
 _MOVED = Deferred(451, "4.3.5", "The settings of the way to this destination have just changed")
 _NOT_SAYABLE = Failed(553, "5.1.3", "The address cannot be said in SMTP")
 
@@ -58,7 +67,7 @@ class Attempts:
             if not has_margin(job):
                 return session  # somebody else may have it by now
             outcomes, session = await self._outcomes(lane, job, session)
-            if session is not None and session.sent == 1 and not session.usable:
+            if session is not None and session.sent == 1 and not session.usable and has_margin(job):
                 self._suspect(lane, outcomes)
             self._record(job, outcomes, session)
         except Exception:
@@ -87,10 +96,11 @@ class Attempts:
             octets = await self._held.load(job)
             envelope = _envelope(job, octets)
             session = await self._usable(lane, job, session)
-            outcomes = await session.send(envelope, octets, lambda: has_margin(job))
+            outcomes = await _send(session, job, envelope, octets)
             if session.is_stale:
                 session = await self._usable(lane, job, session)
-                outcomes = await session.send(envelope, octets, lambda: has_margin(job))
+                outcomes = await _send(session, job, envelope, octets)
+            lane.proven = lane.proven or any(isinstance(outcome, Delivered) for outcome in outcomes)
             return outcomes, session
         except NotFound:
             return [], session  # its account was removed
@@ -118,15 +128,21 @@ class Attempts:
             raise NoTargets(_MOVED)  # its recipients may have different ways by now
         dialled_at = time.monotonic()
         try:
-            session = await self._connect(job.recipients[0].destination)
+            async with asyncio.timeout(DIAL_SECONDS):
+                session = await self._connect(job.recipients[0].destination)
+        except TimeoutError:
+            raise self._cannot_reach(lane, NoTargets(_TOO_LONG), dialled_at) from None
         except NoTargets as nowhere:
-            log.info("cannot reach destination=%s: %s", lane.name, nowhere)
-            if isinstance(nowhere.outcome, Deferred):  # else nothing is left to wait for
-                lane.unreachable = nowhere.outcome
-                lane.backoff = lane.backoff.failed(self.ways.policy, dialled_at=dialled_at, now=time.monotonic())
-            raise
+            raise self._cannot_reach(lane, nowhere, dialled_at) from None
         lane.unreachable, lane.backoff = None, REACHABLE
         return session
+
+    def _cannot_reach(self, lane: Lane, nowhere: NoTargets, dialled_at: float) -> NoTargets:
+        log.info("cannot reach destination=%s: %s", lane.name, nowhere)
+        if isinstance(nowhere.outcome, Deferred):  # else nothing is left to wait for
+            lane.unreachable = nowhere.outcome
+            lane.backoff = lane.backoff.failed(self.ways.policy, dialled_at=dialled_at, now=time.monotonic())
+        return nowhere
 
     async def _connect(self, destination: str) -> Session:
         """NoTargets."""
@@ -182,6 +198,15 @@ def _envelope(job: Taken, octets: bytes) -> Envelope:
     )
     smtputf8 = job.smtputf8 and not octets[: structure.end_of_header(octets, 0, len(octets))].isascii()
     return Envelope(job.reverse_path, recipients, job.body, smtputf8, job.ret, job.envid)
+
+
+async def _send(session: Session, job: Taken, envelope: Envelope, octets: bytes) -> list[Outcome]:
+    try:
+        async with asyncio.timeout(MESSAGE_SECONDS + len(octets) / DRIP_OCTETS):
+            return await session.send(envelope, octets, lambda: has_margin(job))
+    except TimeoutError:
+        text = "The message took longer than there is time for one; it may have been delivered"
+        return [Deferred(0, "4.4.2", text, session.target.host)] * len(envelope.recipients)
 
 
 async def _dial(found: Sequence[Target], manner: Manner) -> Session:

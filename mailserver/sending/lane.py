@@ -24,8 +24,8 @@ class Lane:
     """name: of a domain, or host:port of a fixed route.
 
     jobs: messages to be sent, oldest first. more: destinations of which more is due in the queue. connections: tasks
-    that send; retired: they take no further message. unreachable: what was found out last, where it could not be
-    reached.
+    that send; retired: they take no further message. proven: a message was taken there. unreachable: what was found out
+    last, where it could not be reached.
     """
 
     name: str
@@ -33,6 +33,7 @@ class Lane:
     more: set[str] = field(default_factory=set)
     connections: int = 0
     retired: bool = False
+    proven: bool = False
     backoff: Backoff = REACHABLE
     unreachable: Deferred | None = None
     _idle: deque[asyncio.Future[None]] = field(default_factory=deque)

@@ -51,6 +51,9 @@ AT_ONCE = 50
 TURN = 50
 """Messages that a connection sends while other lanes wait for one."""
 
+UNPROVEN = 5
+"""Connections for a lane of which nothing good is known yet."""
+
 _MAX_HANDED = 200
 """Messages that wait in a lane, beyond which no more are handed over, but left in the queue."""
 
@@ -222,6 +225,7 @@ class Sender:
                 lane.more.update(destinations)
         for destination in self._act.take_due(now):
             await self._attend(destination)
+        self._give_turns()  # a lane may have made no use of its own
         return min(self._rescan_at, self._due.next(), self._act.next())
 
     async def _rescan(self) -> None:
@@ -307,6 +311,10 @@ class Sender:
             lane = self.lanes[name] = Lane(name)
         return lane
 
+    def _most_of(self, lane: Lane) -> int:
+        """Connections that it may have: few, until it has taken a message, for it may do nothing but hold them."""
+        return self._max_of_one if lane.proven else min(self._max_of_one, UNPROVEN)
+
     @property
     def _is_full(self) -> bool:
         return len(self._connections) >= self._max_connections
@@ -317,7 +325,7 @@ class Sender:
         self._connect_more(lane)
 
     def _connect_more(self, lane: Lane) -> None:
-        while lane.needs_connection and lane.connections < self._max_of_one and not self._closing:
+        while lane.needs_connection and lane.connections < self._most_of(lane) and not self._closing:
             if self._is_full:
                 if lane.connections == 0:
                     self._turns[lane] = None
@@ -328,11 +336,16 @@ class Sender:
             task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """A connection is free: for the lane that has waited longest."""
         self._connections.discard(task)
-        while self._turns and not self._is_full and not self._closing:
+        self._give_turns()
+
+    def _give_turns(self) -> None:
+        """Connections are free: for as many of the lanes that have waited longest."""
+        free = self._max_connections - len(self._connections)
+        while self._turns and free > 0 and not self._closing:
             lane = next(iter(self._turns))
             del self._turns[lane]
+            free -= 1
             self._connect_more(lane)
             self._ask_for_more(lane)
 

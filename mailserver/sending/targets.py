@@ -79,7 +79,8 @@ class ThisHost:
 
     names: those by which MX records may know it, in lower case; listening: addresses and ports of the SMTP listeners;
     local: the addresses of its interfaces; ipv4, ipv6: whether it can reach others by them. loopback: whether other
-    people's records and address literals may lead to loopback addresses, where servers listen that trust this host.
+    people's records may lead to loopback and link-local addresses, and address literals to any that is not global,
+    where servers listen that trust this host.
     """
 
     names: frozenset[str] = frozenset()
@@ -91,7 +92,7 @@ class ThisHost:
 
     def can_reach(self, address: str) -> bool:
         ip = _ip(address)
-        if ip.is_multicast or ip.is_unspecified or (ip.is_loopback and not self.loopback):
+        if ip.is_multicast or ip.is_unspecified or ((ip.is_loopback or ip.is_link_local) and not self.loopback):
             return False
         return self.ipv4 if ip.version == 4 else self.ipv6
 
@@ -210,7 +211,7 @@ async def _of_route(host: str, port: int, resolver: Resolver, this_host: ThisHos
 def _of_literal(name: str, this_host: ThisHost, port: int) -> list[Target]:
     """RFC 5321 §4.1.3."""
     address = name[1:-1].removeprefix("ipv6:")
-    if not this_host.can_reach(address):
+    if not this_host.can_reach(address) or not (this_host.loopback or _ip(address).is_global):
         raise NoTargets(Failed(550, "5.4.4", f"{name} cannot be reached from here"))
     if _is_ours((address,), port, this_host):
         raise NoTargets(Failed(554, "5.4.6", f"Mail loop: {name} is this server"))

@@ -7,6 +7,7 @@ ALTER TABLE queue_messages
     ADD report_id     bigint,                      -- message_id of the report that is being made
     ADD report_trace  uuid,
     ADD report_until  timestamptz;                 -- who makes it has so long
+CREATE INDEX queue_messages_open ON queue_messages (account_id) WHERE done_at IS NULL;
 CREATE INDEX queue_messages_done ON queue_messages (account_id, done_at) WHERE done_at IS NOT NULL;
 
 ALTER TABLE queue_recipients

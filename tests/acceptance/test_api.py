@@ -90,6 +90,12 @@ def test_a_new_password_ends_tokens(server: Pillarbox, new_account: Callable[[],
     assert {application.ask("GET", "/contacts")[0] for _ in range(20)} == {401}
 
 
+def test_tls_is_to_be_kept_to(server: Pillarbox) -> None:
+    with urllib.request.urlopen(f"https://localhost:{server.port(443)}/docs", timeout=30, context=server.tls()) as page:
+        assert page.headers["Strict-Transport-Security"] == "max-age=31536000"
+        assert b"Pillarbox" in page.read()
+
+
 def test_in_clear_there_is_nothing_but_the_way_to_tls(server: Pillarbox) -> None:
     clear = Application(server, tls=False)
     for path in ("/login", "/api/v1/login"):

@@ -228,6 +228,7 @@ HEAD = b'--b\r\nContent-Disposition: form-data; name="recipients"\r\n\r\nbob@exa
         HEAD,
         HEAD + b"--b\r\nContent-Type: multipart/mixed; boundary=c\r\n\r\n--c\r\n\r\nx\r\n--c--\r\n--b--\r\n",
         HEAD + ENCODED,
+        b"--b\r\nContent-Disposition: form-data; name==; x\r\n\r\nx\r\n--b--\r\n",
         b"--b\r\n" + b"X: y\r\n" * 5000 + b"\r\n--b--\r\n",
         b"--b\r\nX: " + b"y" * 100_000 + b"\r\n\r\n--b--\r\n",
         b'--b\r\nContent-Disposition: form-data; name="subject"\r\n\r\n\xff\xfe\r\n--b--\r\n',

@@ -279,3 +279,13 @@ async def test_claims_beside_deliveries_lose_nothing(store: Store) -> None:
     work = [deliver(store) for _ in range(30)], [claim() for _ in range(30)]
     _, claimed = await asyncio.gather(asyncio.gather(*work[0]), asyncio.gather(*work[1]))
     assert sum(claimed) + await claim() == 30
+
+
+async def test_the_mailbox_of_a_use(store: Store) -> None:
+    sent = await mailboxes.find(store, ALICE, ("Sent",))
+    assert await mailboxes.with_use(store, ALICE, "\\Sent") == sent.mailbox_id
+    assert await mailboxes.with_use(store, ALICE, "\\Flagged") is None
+    both = await mailboxes.create(store, BOB, ("Both",), ["\\All", "\\Flagged"])
+    assert await mailboxes.with_use(store, BOB, "\\Flagged") == both.mailbox_id
+    await mailboxes.delete(store, ALICE, sent.mailbox_id)
+    assert await mailboxes.with_use(store, ALICE, "\\Sent") is None
