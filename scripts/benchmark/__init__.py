@@ -9,6 +9,9 @@ it every server, in an order that turns, so that a noisy minute hits all alike; 
 The cost of an operation is the CPU time, user and system, of all processes of the server: for Pillarbox the supervisor,
 workers, PostgreSQL and Redis. `usage` reads it. The client is in other processes and is not counted.
 
-A figure is one function in `smtp_figures` or `imap_figures` under the `figure` decorator, its targets beside it.
+Mail out goes to a sink in a process of its own, which counts what it gets, and for no server.
+
+A figure is one function in `smtp_figures`, `relay_figures` or `imap_figures` under the `figure` decorator, its targets
+beside it.
 Everything is bounded in time, and only processes that the run itself started are stopped.
 """

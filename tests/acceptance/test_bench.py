@@ -14,7 +14,9 @@ BENCH = Path(__file__).parents[2] / "scripts" / "bench"
 @pytest.mark.slow
 @pytest.mark.usefixtures("program")
 def test_quick_run(tmp_path: Path) -> None:
-    figures = "smtp_4k$|smtp_1m_text|imap_login|imap_fetch|imap_store|imap_copy|imap_move|imap_expunge|imap_append"
+    figures = (
+        "smtp_4k$|smtp_1m_text|relay_4k$|imap_login|imap_fetch|imap_store|imap_copy|imap_move|imap_expunge|imap_append"
+    )
     command = [str(BENCH), "--quick", "--servers", "pillarbox,aiosmtpd", "--figures", figures]
     done = subprocess.run([*command, "--json", str(tmp_path / "run.json")], capture_output=True, text=True, timeout=170)
     assert done.returncode == 0, done.stdout + done.stderr

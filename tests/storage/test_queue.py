@@ -34,6 +34,11 @@ PREFIX = b"Received: by us\r\n"
 TEXT = b"Subject: hi\r\n\r\nhello\r\n"
 
 
+@pytest.fixture(params=["function", "statements"])
+def group_commit(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 def outgoing(*addresses: str, **more: Any) -> Outgoing:
     """For these recipients, from Alice."""
     names = addresses or ("x@remote.test",)
@@ -111,12 +116,43 @@ async def test_local_and_outside_recipients_are_one_transaction(store: Store) ->
     assert set(await rows(store)) == {"x@remote.test"}
 
 
+async def test_what_is_written_of_a_message_and_its_recipients(store: Store) -> None:
+    asks = OutgoingRecipient("y@else.test", "else.test", "SUCCESS,DELAY", "rfc822;y@else.test")
+    told = OutgoingRecipient("team@example.org", "example.org", "SUCCESS", report="expanded")
+    plain = OutgoingRecipient("x@remote.test", "remote.test")
+    more = {"body": "8BITMIME", "smtputf8": True, "ret": "HDRS", "envid": "an id", "act_seconds": 50.0}
+    lease = Lease(uuid.uuid4(), time.monotonic() + 30)
+    held = {"lease": lease, "lease_seconds": 30.0, "pause_seconds": 20.0}
+    for out in (outgoing(**more), outgoing(**more, **held)):
+        await enqueue(store, replace(out, recipients=(plain, asks, told)))
+        written = await message(store)
+        names = ("reverse_path", "envid", "ret", "body", "smtputf8", "header_prefix", "open", "done_at")
+        wanted = ("alice@example.org", "an id", "HDRS", "8BITMIME", True, PREFIX, 3, None)
+        assert tuple(written[name] for name in names) == wanted
+        found = await rows(store)
+        names = ("destination", "state", "notify", "orcpt", "attempts", "report", "lease_token")
+        attempts, token = (1, lease.token) if out.lease else (0, None)
+        assert {address: tuple(row[name] for name in names) for address, row in found.items()} == {
+            "x@remote.test": ("remote.test", "waiting", None, None, attempts, None, token),
+            "y@else.test": ("else.test", "waiting", "SUCCESS,DELAY", "rfc822;y@else.test", attempts, None, token),
+            "team@example.org": ("example.org", "delivered", "SUCCESS", None, 0, "expanded", None),
+        }
+        for row in found.values():
+            begun, leased = written["created_at"], row["lease_token"] is not None
+            assert abs(row["act_by"] - begun - timedelta(seconds=50)) < timedelta(seconds=1.1)
+            due = timedelta(seconds=30 if leased else 0)
+            assert abs(row["next_attempt_at"] - begun - due) < timedelta(seconds=1.1)
+            assert (row["lease_until"] is not None) == leased
+        async with store.acquire() as conn:
+            await conn.execute("DELETE FROM queue_recipients; DELETE FROM queue_messages")
+
+
 async def test_what_nobody_has_taken_on_is_told(store: Store) -> None:
     heard: list[Notice] = []
     store.changes.listen(heard.append)
     await enqueue(store, outgoing())
     await enqueue(store, outgoing(lease=Lease(uuid.uuid4(), 0.0), lease_seconds=30))
-    assert [notice.kind for notice in heard] == ["queue"]
+    assert [notice.kind for notice in heard if notice.kind != "resync"] == ["queue"]
 
 
 async def test_a_lease_from_the_start_keeps_others_away_until_it_ends(store: Store) -> None:
