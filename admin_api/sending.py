@@ -70,7 +70,7 @@ async def send(call: Call) -> web.StreamResponse:
 
 async def _send(call: Call, wanted: _Wanted) -> web.StreamResponse:
     envelope = await _compose(call, wanted)
-    plan = await submit.plan(call.api.store, call.api.routes, envelope)
+    plan = await _plan(call, envelope)
     ids = Begun(MessageId(new_message_id()), _new_trace_id())
     return _accepted(await _commit(call, envelope, plan, ids), ids.trace_id)
 
@@ -81,7 +81,7 @@ async def _send_once(call: Call, wanted: _Wanted, key: str, digest: bytes) -> we
     state: Begun | Sent | Busy | Differs | None = await idempotency.sent(store, owner, key, digest)
     if state is None:
         envelope = await _compose(call, wanted)
-        plan = await submit.plan(store, call.api.routes, envelope)
+        plan = await _plan(call, envelope)
         ids = MessageId(new_message_id()), plan.holder(owner), _new_trace_id()
         state = await idempotency.begin(store, Request(owner, key, digest, *ids))
     match state:
@@ -219,6 +219,15 @@ async def _compose(call: Call, wanted: _Wanted) -> Envelope:
         bcc=compose.address_field("Bcc", wanted.bcc) if wanted.bcc else b"",
         save=wanted.sending.save,
     )
+
+
+async def _plan(call: Call, envelope: Envelope) -> Plan:
+    """Where it goes; LimitReached where too much waits to be sent."""
+    plan = await submit.plan(call.api.store, call.api.routes, envelope)
+    if plan.outside:
+        most = call.api.config.send.max_queued_messages
+        await call.api.routes.check_queue(envelope.account.account_id, most)
+    return plan
 
 
 async def _commit(call: Call, envelope: Envelope, plan: Plan, ids: Begun, *, repeated: bool = False) -> MessageId:

@@ -251,3 +251,19 @@ async def test_nothing_is_taken_for_elsewhere_where_it_is_refused_here(host: Hos
     assert (await send(host, big(20), "split@example.org")).startswith("552 5.2.2")
     async with host.store.acquire() as conn:
         assert await conn.fetchval("SELECT count(*) FROM queue_messages") == 0
+
+
+async def test_an_account_may_have_only_so_many_messages_waiting(host: Host, people: People) -> None:
+    config = host.receiving.config
+    send_ = config.send.model_copy(update={"max_queued_messages": 2})
+    host.receiving.reconfigure(config.model_copy(update={"send": send_}))
+    replies = []
+    for _ in range(3):
+        host.receiving.routes._queued.clear()  # what is remembered for some seconds
+        talk = await (await (await host.talk("submission")).hello()).log_in("alice")
+        await talk.ask("MAIL FROM:<alice@example.org>")
+        replies.append((await talk.ask("RCPT TO:<x@elsewhere.example>"))[:9])
+        if replies[-1].startswith("250"):
+            await talk.message(b"From: alice@example.org\r\n\r\nhi\r\n")
+        talk.close()
+    assert replies == ["250 2.1.5", "250 2.1.5", "452 4.3.1"]
