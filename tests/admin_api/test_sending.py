@@ -293,9 +293,27 @@ async def test_types_that_are_not_taken(alice: Client, headers: dict[str, str], 
 # Other places ---------------------------------------------------------------------------------------------------------
 
 
-async def test_outside_recipients_are_not_sent_to_yet(alice: Client, bob: Client) -> None:
-    reply = await alice.post("/emails", {**HELLO, "recipients": ["bob@example.org", "x@outside.test"]})
-    assert reply.problem == (422, "recipients") and await total(bob) == 0
+async def test_outside_recipients_wait_in_the_queue_of_the_sender(site: Site, alice: Client, bob: Client) -> None:
+    body = {**HELLO, "recipients": ["bob@example.org", "X@Outside.test"], "bcc": ["y@outside.test"]}
+    for _ in range(2):
+        reply = await alice.ask("POST", "/emails", json=body, headers={"Idempotency-Key": "one"})
+        assert reply.status == 202
+    assert await total(bob) == 1
+    async with site.store.acquire() as conn:
+        (message,) = await conn.fetch("SELECT * FROM queue_messages")
+        rows = await conn.fetch("SELECT recipient, state FROM queue_recipients ORDER BY recipient")
+    assert message["reverse_path"] == "alice@example.org" and b"Bcc" not in message["header_prefix"]
+    assert [tuple(row) for row in rows] == [("X@outside.test", "waiting"), ("y@outside.test", "waiting")]
+
+
+async def test_too_much_waits_to_be_sent(site: Site, alice: Client) -> None:
+    send = site.api.config.send.model_copy(update={"max_queued_messages": 1})
+    site.api.reconfigure(site.api.config.model_copy(update={"send": send}))
+    replies = []
+    for _ in range(2):
+        site.api.routes._queued.clear()
+        replies.append((await alice.post("/emails", {**HELLO, "recipients": ["x@outside.test"]})).status)
+    assert replies == [202, 422]
 
 
 async def test_a_missing_sent_mailbox_is_made(site: Site, alice: Client) -> None:
