@@ -178,3 +178,18 @@ async def test_a_full_mailbox_is_tried_again(
     reporter.look()
     await until_nothing_is_owed(store)
     assert len(await inbox(store, alice)) == 1
+
+
+@pytest.mark.parametrize(("owner", "returned"), [("system", False), ("alice", True)])
+async def test_a_report_of_success_returns_nothing_that_a_stranger_wrote(
+    store: Store, alice: Account, reporter: Reporter, owner: str, returned: bool
+) -> None:
+    """Anybody may ask on port 25, in Alice's name."""
+    to = OutgoingRecipient("alice@example.org", "example.org", "SUCCESS", report="delivered")
+    out = Outgoing(SYSTEM if owner == "system" else alice.account_id, "alice@example.org", (to,), ret="FULL")
+    await accept(store, MESSAGE, [], trace_id=uuid4(), quota="share", arrived=0, outgoing=out)
+    reporter.look()
+    await until_nothing_is_owed(store)
+    (report,) = await inbox(store, alice)
+    assert fields(report)["Action"] == "delivered"
+    assert ("Subject: hi" in report.as_string()) is returned

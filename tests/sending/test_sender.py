@@ -22,6 +22,7 @@ from mailserver.delivery.outgoing import Recipient, outgoing
 from mailserver.sending import attempt
 from mailserver.sending.outcome import Deferred
 from mailserver.sending.retry import Backoff
+from mailserver.sending.sender import UNPROVEN
 from mailserver.sending.service import Sending
 from mailserver.sending.session import Manner, Session, Unreachable
 from mailserver.sending.targets import Target
@@ -629,3 +630,38 @@ async def test_nothing_but_routes_leads_to_loopback(store: Store, alice: Account
     assert sink.connections == 0
     (bounce,) = await node.inbox()
     assert b"cannot be reached from here" in bounce
+
+
+async def test_a_server_that_holds_a_message_for_ever_is_left(
+    store: Store, alice: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempt, "MESSAGE_SECONDS", 0.3)
+    with running_sink(faults=[Fault("rcpt", "hang")]) as sink:
+        async with sending_to(store, alice, sink, retry_pauses_seconds=(300.0,)) as node:
+            await node.submit("x@remote.test")
+            row = await node.until_row("x@remote.test", last_status="4.4.2")
+    assert "longer than there is time" in row["last_text"] and row["state"] == "waiting"
+
+
+async def test_a_connection_that_takes_for_ever_is_given_up(
+    store: Store, alice: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempt, "DIAL_SECONDS", 0.3)
+    with running_sink(faults=[Fault("greeting", "hang")]) as sink:
+        async with sending_to(store, alice, sink, retry_pauses_seconds=(300.0,)) as node:
+            await node.submit("x@remote.test")
+            row = await node.until_row("x@remote.test", last_status="4.4.1")
+    assert "in the time that there is" in row["last_text"]
+
+
+async def test_a_destination_of_which_nothing_good_is_known_gets_few_connections(store: Store, alice: Account) -> None:
+    with running_sink(faults=[Fault("greeting", "hang")]) as sink:
+        async with sending_to(store, alice, sink) as node:
+            node.seconds = 0.1
+            for number in range(30):
+                await node.submit(f"x{number}@remote.test")
+            async with asyncio.timeout(SECONDS):
+                while sink.connections < UNPROVEN:
+                    await asyncio.sleep(0.02)
+            await asyncio.sleep(0.2)
+            assert sink.connections == UNPROVEN
