@@ -130,11 +130,14 @@ def running(reloading: Pillarbox) -> Iterator[Pillarbox]:
 
 
 def greetings(server: Pillarbox) -> set[bytes]:
-    """Those of both workers, with some luck: each connection is given to one of them by its port."""
+    """Those of both workers, with some luck: each connection is given to one of them by its port.
+
+    Without the id of the installation, the last word.
+    """
     found = set()
     for _ in range(12):
         client = Client(server, 25)
-        found.add(client.line().split(b" ", 2)[2].strip())
+        found.add(client.line().split(b" ", 2)[2].rpartition(b" ")[0])
         client.close()
     return found
 

@@ -34,6 +34,7 @@ def pair(program: Path) -> Iterator[tuple[Pillarbox, Pillarbox]]:
                 "PILLARBOX_SERVER__HOSTNAME": f"mail.{name}.test",
                 "PILLARBOX_SEND__RETRY_PAUSES_SECONDS": "1",
                 "PILLARBOX_SEND__FIRST_BACKOFF_SECONDS": "1",
+                "PILLARBOX_SEND__LONGEST_BACKOFF_SECONDS": "2",
                 "PILLARBOX_MAIL__FIRST_DOMAIN": f"{name}.test",
             }
             server.start("--workers", "2")
