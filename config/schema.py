@@ -555,7 +555,10 @@ class SmtpConfig(Section):
         50, "Received: fields from which on a message is taken to loop.", unit="fields", change="reload", ge=1
     )
     greeting: str = setting(
-        "ESMTP Pillarbox", "Text after the host name in the greeting.", change="reload", pattern=r"^[ -~]*$"
+        "ESMTP Pillarbox",
+        "Text after the host name in the greeting. An id follows by which the installation knows itself.",
+        change="reload",
+        pattern=r"^[ -~]*$",
     )
 
 
