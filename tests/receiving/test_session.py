@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mailserver.net.tls import Certificates
+from mailserver.receiving import session
 from storage import SYSTEM, Account, account_state
 from tests.receiving.conftest import People
 from tests.receiving.tools import Host, Talk, hosting
@@ -267,3 +268,14 @@ async def test_an_account_may_have_only_so_many_messages_waiting(host: Host, peo
             await talk.message(b"From: alice@example.org\r\n\r\nhi\r\n")
         talk.close()
     assert replies == ["250 2.1.5", "250 2.1.5", "452 4.3.1"]
+
+
+async def test_a_message_leads_to_so_many_addresses_elsewhere_at_most(
+    host: Host, people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "MAX_EXPANDED", 2)
+    talk = await (await (await host.talk("submission")).hello()).log_in("alice")
+    await talk.ask("MAIL FROM:<alice@example.org>")
+    replies = [(await talk.ask(f"RCPT TO:<{name}@elsewhere.example>"))[:9] for name in "abc"]
+    talk.close()
+    assert replies == ["250 2.1.5", "250 2.1.5", "452 4.5.3"]

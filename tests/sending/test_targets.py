@@ -55,6 +55,10 @@ ZONE = {
     # No MX: the domain itself.
     "implicit.example": ["A 192.0.2.1", "AAAA 2001:db8::1"],
     "nothing.example": ["TXT none"],
+    # Where servers listen that trust this host; and a private network.
+    "inside.example": ["A 127.0.0.1", "AAAA ::1"],
+    "link-local.example": ["A 169.254.1.1", "AAAA fe80::1"],
+    "private.example": ["A 10.0.0.1"],
     "only6.example": ["AAAA 2001:db8::1"],
     "mx6.example": ["MX 10 only6.example."],
     # Null MX (RFC 7505), and one among others, which is no null MX.
@@ -276,6 +280,33 @@ async def test_addresses_are_bounded(server: DnsServer) -> None:
 async def test_a_flood_of_exchangers_is_bounded(server: DnsServer) -> None:
     assert (await outcome("flood.example", server)).enhanced == "5.4.4"
     assert len({name for name, _, _ in server.queries}) == 1 + subject.MAX_HOSTS
+
+
+@pytest.mark.parametrize(
+    ("domain", "enhanced"),
+    [
+        ("inside.example", "5.1.2"),
+        ("link-local.example", "5.1.2"),
+        ("[127.0.0.1]", "5.4.4"),
+        ("[169.254.1.1]", "5.4.4"),
+        ("[10.0.0.1]", "5.4.4"),
+        ("[IPv6:::1]", "5.4.4"),
+        ("[IPv6:fd00::1]", "5.4.4"),
+        ("[IPv6:::ffff:127.0.0.1]", "5.4.4"),
+    ],
+)
+async def test_what_others_may_not_lead_to(server: DnsServer, domain: str, enhanced: str) -> None:
+    assert (await outcome(domain, server, this_host=ThisHost(loopback=False))).enhanced == enhanced
+    assert await find(domain, server, this_host=ThisHost())
+
+
+async def test_what_others_may_lead_to_and_routes_to_anything(server: DnsServer) -> None:
+    here = ThisHost(loopback=False)
+    assert [target.address for target in await find("private.example", server, this_host=here)] == ["10.0.0.1"]
+    assert [target.address for target in await find("[8.8.8.8]", server, this_host=here)] == ["8.8.8.8"]
+    routes = Routes({"a.example": "127.0.0.1:2525", "b.example": "inside.example:2525"})
+    for domain in ("a.example", "b.example"):
+        assert await find(domain, server, this_host=here, routes=routes)
 
 
 @pytest.mark.parametrize(
