@@ -12,7 +12,6 @@ import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from email.utils import quote
 from uuid import UUID
 
 from aiohttp import web
@@ -28,7 +27,7 @@ from mailserver.delivery.submit import Envelope, Plan
 from mailserver.message import address as address_list
 from mailserver.message import compose, decode
 from mailserver.message.compose import Attachment, Draft, Mailbox
-from storage import AccountId, MessageId, OutcomeUnknown, addresses, idempotency, object_ids
+from storage import AccountId, MessageId, OutcomeUnknown, accounts, addresses, idempotency, object_ids
 from storage.batch import new_message_id
 from storage.idempotency import Begun, Busy, Differs, Request, Sent
 
@@ -36,7 +35,6 @@ log = logging.getLogger(__name__)
 
 KEY_HEADER = "Idempotency-Key"
 _KEY = re.compile(r"[!-~]{1,255}")
-_DOT_STRING = re.compile(r"(?:[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]|[^\x00-\x7f])+")
 _SOON = {"Retry-After": "5"}
 _ASIDE_OCTETS = 256 * 1024
 """A message of more is composed in a thread."""
@@ -152,7 +150,7 @@ async def _sender(call: Call, sending: Sending) -> Mailbox:
         if text is None:
             continue
         named = _mailboxes(field, text)
-        if len(named) != 1 or not await submit.owns(call.api.store, account, named[0].address):
+        if len(named) != 1 or not await accounts.owns_address(call.api.store, account.account_id, named[0].address):
             raise Problem(422, "the sender is whose token it is; this is not an address of the account", field)
         sender = named[0]
     return sender
@@ -173,9 +171,7 @@ def _mailboxes(field: str, given: list[str] | str) -> list[Mailbox]:
 
 
 def _mailbox(field: str, name: bytes | None, local: bytes, host: bytes) -> Mailbox:
-    text = local.decode("utf-8", "replace")
-    if not _DOT_STRING.fullmatch(text):
-        text = f'"{quote(text)}"'
+    text = address_list.local_part(local.decode("utf-8", "replace"))
     try:
         address = addresses.spelled(f"{text}@{host.decode('utf-8', 'replace')}")
     except ValueError as error:

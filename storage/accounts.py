@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from storage import addresses, directory, domains, mailboxes, removal
-from storage.errors import AlreadyExists, NotAllowed, NotFound, StorageError
+from storage.errors import AlreadyExists, LimitReached, NotAllowed, NotFound, StorageError
 from storage.records import Account, AccountId, Login
 from storage.store import Store
 
@@ -323,8 +323,14 @@ async def taken(store: Store, names: Sequence[str]) -> set[str]:
 
 
 async def owns_address(store: Store, account_id: AccountId, address: str) -> bool:
-    """May the account send as this address? It may as whatever routes to it alone, +tag included."""
-    found = await directory.resolve(store, address)
+    """May the account send as this address? It may as whatever routes to it alone, +tag included.
+
+    Nobody owns what lies behind aliases that are nested too deep.
+    """
+    try:
+        found = await directory.resolve(store, address)
+    except LimitReached:
+        return False
     return found.alone and found.accounts == (account_id,) and not found.remote
 
 

@@ -29,7 +29,6 @@ from storage import (
     MessageId,
     Placement,
     Store,
-    accounts,
     addresses,
     mailboxes,
 )
@@ -80,14 +79,6 @@ class Plan:
     def holder(self, sender: AccountId) -> AccountId:
         """An account that has the message once it is stored."""
         return sender if self.sent is not None or not self.local else min(self.local)
-
-
-async def owns(store: Store, account: Account, address: str) -> bool:
-    """May the account send as this address?"""
-    try:
-        return await accounts.owns_address(store, account.account_id, address)
-    except LimitReached:
-        return False
 
 
 async def plan(store: Store, routes: Routes, envelope: Envelope) -> Plan:

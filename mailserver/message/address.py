@@ -50,9 +50,17 @@ _COMMENT_PIECE = re.compile(rb"[^()\\]+|\\.|.", re.DOTALL)
 _QUOTED_PAIR = re.compile(rb"\\(.)", re.DOTALL)
 _RESUME = re.compile(rb"[<,]")
 
+_DOT_STRING = re.compile(r"(?:[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]|[^\x00-\x7f])+")
 _AT = b"@"
 _Token = tuple[bytes, bool]
 """Its text and whether white space or a comment stood before it."""
+
+
+def local_part(text: str) -> str:
+    """The local part of an entry with the quotes that it needs in SMTP (RFC 5321 §4.1.2); the list came without."""
+    if _DOT_STRING.fullmatch(text):
+        return text
+    return '"{}"'.format(text.replace("\\", "\\\\").replace('"', '\\"'))
 
 
 def parse(value: bytes) -> list[Address]:

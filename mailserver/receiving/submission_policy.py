@@ -7,7 +7,6 @@ clients.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator
 from uuid import uuid4
@@ -20,8 +19,6 @@ from mailserver.protocols.smtp.replies import Refused
 from mailserver.receiving.session import Receiving, Transaction
 from storage import AccountId, LimitReached, accounts
 
-_DOT_STRING = re.compile(r"(?:[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]|[^\x00-\x7f])+")
-
 
 class SubmissionPolicy:
     name = "submission"
@@ -32,7 +29,7 @@ class SubmissionPolicy:
         self._routes = receiving.routes
 
     async def sender(self, transaction: Transaction, sender: str) -> None:
-        if sender and not await self._owns(self._account(transaction), sender):
+        if sender and not await accounts.owns_address(self._receiving.store, self._account(transaction), sender):
             raise Refused(replies.NOT_YOUR_ADDRESS)
 
     async def recipient(self, transaction: Transaction, address: str) -> Recipient:
@@ -53,7 +50,7 @@ class SubmissionPolicy:
         account_id = self._account(transaction)
         header = octets[: structure.end_of_header(octets, 0, len(octets))]
         for author in dict.fromkeys(_authors(header)):
-            if not await self._owns(account_id, author):
+            if not await accounts.owns_address(self._receiving.store, account_id, author):
                 raise Refused(replies.NOT_YOUR_FROM)
         account = transaction.session.account
         assert account is not None
@@ -64,12 +61,6 @@ class SubmissionPolicy:
             message_id=f"<{uuid4()}@{self._receiving.hostname}>".encode("ascii"),
             sender=sender.encode(),
         )
-
-    async def _owns(self, account_id: AccountId, address: str) -> bool:
-        try:
-            return await accounts.owns_address(self._receiving.store, account_id, address)
-        except LimitReached:
-            return False
 
     @staticmethod
     def _account(transaction: Transaction) -> AccountId:
@@ -87,15 +78,7 @@ def _authors(header: bytes) -> Iterator[str]:
         if not found or len(entries) >= address_list.MAX_ADDRESSES or len(value) > address_list.MAX_OCTETS:
             yield ""
         for entry in found:
-            yield f"{_local_part(entry.mailbox or b'')}@{_text(entry.host or b'')}"
-
-
-def _local_part(octets: bytes) -> str:
-    """With the quotes that it needs (RFC 5321 §4.1.2); the list came without."""
-    text = _text(octets)
-    if _DOT_STRING.fullmatch(text):
-        return text
-    return '"{}"'.format(text.replace("\\", "\\\\").replace('"', '\\"'))
+            yield f"{address_list.local_part(_text(entry.mailbox or b''))}@{_text(entry.host or b'')}"
 
 
 def _text(octets: bytes) -> str:

@@ -131,7 +131,7 @@ async def test_whose_address_it_is(store: Store, alice: Account) -> None:
         ("team@example.org", False),
         ("x@outside.example", False),
     ):
-        assert await submit.owns(store, alice, address) is owned
+        assert await accounts.owns_address(store, alice.account_id, address) is owned
 
 
 async def test_octets_and_flags(store: Store, envelope: Envelope, alice: Account) -> None:

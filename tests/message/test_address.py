@@ -92,3 +92,11 @@ def test_bounds() -> None:
     assert len(address.parse(b"a@b," * 20_000)) == address.MAX_ADDRESSES
     assert len(address.parse(b"(), " + b"a@b," * 20_000)) == address.MAX_ADDRESSES
     assert len(address.parse(b"some.long.name@some.long.host.example, " * 100_000)) == address.MAX_ADDRESSES
+
+
+@pytest.mark.parametrize(
+    ("text", "spelled"),
+    [("a.b", "a.b"), ("a..b", "a..b"), ("grün", "grün"), ("a b", '"a b"'), ('a"\\b', '"a\\"\\\\b"'), ("", '""')],
+)
+def test_a_local_part_has_the_quotes_that_it_needs(text: str, spelled: str) -> None:
+    assert address.local_part(text) == spelled

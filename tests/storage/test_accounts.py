@@ -212,6 +212,16 @@ async def test_ownership(store: Store) -> None:
     assert not await accounts.owns_address(store, bob, "alice@example.org")
 
 
+async def test_nobody_owns_what_is_nested_too_deep(store: Store) -> None:
+    alice = (await accounts.add(store, None, "alice@example.org", None)).account_id
+    target = "alice@example.org"
+    for depth in range(directory.MAX_DEPTH + 1):
+        await aliases.add(store, f"deep{depth}@example.org", [target])
+        target = f"deep{depth}@example.org"
+    assert not await accounts.owns_address(store, alice, target)
+    assert await accounts.owns_address(store, alice, "deep0@example.org")
+
+
 async def test_a_disabled_account_still_gets_mail(store: Store) -> None:
     account = await accounts.add(store, None, "alice@example.org", None)
     await accounts.set_status(store, account.account_id, "disabled")
